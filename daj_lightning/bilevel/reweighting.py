@@ -1,0 +1,134 @@
+"""alpha: a weight for every sample, `(batch, losses) -> (B,)`, differentiable in its own parameters.
+
+Every map is non-negative and lets a weight that came near zero return: softplus has a gradient
+everywhere, where a clamp has none at its bound. Weights are scaled so that 1 means "as in plain
+training" (the window gradient is (1/K) sum alpha_i g_i).
+Letters: B samples, D domains, S samples in the training set.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from daj_lightning.records import DajError, JudgeBatch
+
+_SOFTPLUS_ONE = math.log(math.expm1(1.0))  # softplus of it is 1
+
+
+class TrainingSet(NamedTuple):
+    """What a reweighter may know of the data before training."""
+
+    domains: tuple[str, ...]
+    """Names; a batch's `domains` index them."""
+    num_samples: int
+    """S; a batch's `sample_ids` are below it."""
+
+
+class Reweighter(nn.Module, ABC):
+    """The seam: a weight for each sample of a batch, knowing no engine."""
+
+    def build(self, training_set: TrainingSet) -> None:  # noqa: B027 - most need nothing
+        """Create the parameters that depend on the data; called once, before the optimizer is made."""
+
+    @abstractmethod
+    def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
+        """(B,) non-negative weights, given the samples' detached losses (B,)."""
+
+    def named_weights(self) -> dict[str, float]:
+        """Weights worth a line in the log, by name; empty where there are too many."""
+        return {}
+
+
+class Uniform(Reweighter):
+    """No reweighting: every weight is 1 and nothing is learned."""
+
+    def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
+        return torch.ones_like(losses)
+
+
+class DomainWeights(Reweighter):
+    """One weight per domain (paper, section 4: "domain reweighting").
+
+    alpha_k = softplus(raw_k) / sum_j softplus(raw_j): positive, sums to 1 over the D domains, starts at
+    1/D. A sample weighs D alpha_k, so that the mean over the domains is 1. Normalised over the domains and
+    not over the window, because a window may hold a single domain.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.empty(0))
+        self.names: tuple[str, ...] = ()
+
+    def build(self, training_set: TrainingSet) -> None:
+        self.names = training_set.domains
+        self.raw = nn.Parameter(torch.full((len(self.names),), _SOFTPLUS_ONE))
+
+    def alphas(self) -> Tensor:
+        """(D,), sums to 1: the paper's alpha."""
+        positive = F.softplus(self.raw)
+        return positive / positive.sum()
+
+    def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
+        del losses
+        return self.alphas()[batch.domains] * len(self.names)
+
+    def named_weights(self) -> dict[str, float]:
+        return dict(zip(self.names, self.alphas().tolist(), strict=True))
+
+
+class InstanceTable(Reweighter):
+    """One weight per training sample (paper, section 4: "instance table").
+
+    alpha_i = softplus(raw_i), starts at 1, not normalised. Its gradient is sparse: with `LazyAdam` only
+    the rows of the window move.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = nn.Embedding(0, 1, sparse=True)
+
+    def build(self, training_set: TrainingSet) -> None:
+        self.raw = nn.Embedding(training_set.num_samples, 1, sparse=True)
+        nn.init.constant_(self.raw.weight, _SOFTPLUS_ONE)
+
+    def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
+        del losses
+        return F.softplus(self.raw(batch.sample_ids)).squeeze(1)
+
+
+class InstanceNet(Reweighter):
+    """A weight as a function of the sample's loss (paper, Eq. 2: "instance net").
+
+    alpha_i = softplus(MLP(loss_i)), two hidden layers (App. B: "each containing 10 hidden units"), random
+    start near 1, not normalised. The loss enters detached: the weight is data, not a second objective.
+
+    Args:
+        hidden: units in each hidden layer.
+    """
+
+    def __init__(self, hidden: int = 10) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise DajError(f"the instance net needs hidden >= 1, got {hidden}.")
+        self.net = nn.Sequential(
+            nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
+        )
+        # Only the output starts near 1; a ReLU net of one input could also start dead for all losses.
+        nn.init.constant_(self.net[-1].bias, _SOFTPLUS_ONE)  # type: ignore[arg-type]
+
+    def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
+        del batch
+        return F.softplus(self.net(losses.detach()[:, None])).squeeze(1)
+
+
+def shares(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
+    """Weights by name, divided by their mean: 1 is the share that plain training would give."""
+    mean = sum(weights) / len(weights)
+    return {name: weight / mean for name, weight in zip(names, weights, strict=True)}

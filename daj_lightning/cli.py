@@ -1,0 +1,115 @@
+"""LightningCLI with DAJ's classes: one configuration file for fit, validate, test, prepare and export.
+
+Turns three traps into one-line errors: a misspelt key names its nearest neighbour, `--ckpt_path last`
+never starts from scratch by itself, and nothing in a checkpoint overrides the command line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jsonargparse
+from jsonargparse import ArgumentError
+from jsonargparse.util import import_object
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from daj_lightning.data import JudgeData
+from daj_lightning.records import DajError
+from daj_lightning.training import AtomicCheckpointIO, DataReweightedJudge, WindowCheckpoint, last_checkpoint
+
+_PARSER = {"exit_on_error": False, "default_env": True, "env_prefix": "DAJ"}
+
+
+class Cli(LightningCLI):
+    """`python -m daj_lightning fit|validate|test`; without running, the same file for our own commands."""
+
+    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        parser_kwargs: dict[str, Any] = {**_PARSER, **{name: dict(_PARSER) for name in self.subcommands()}}
+        try:
+            super().__init__(
+                DataReweightedJudge,
+                JudgeData,
+                save_config_kwargs={"overwrite": True},
+                trainer_defaults={"plugins": [AtomicCheckpointIO()], "max_epochs": 1},
+                seed_everything_default=0,
+                parser_kwargs=parser_kwargs if run else dict(_PARSER),
+                args=args,
+                run=run,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+        except ArgumentError as error:
+            raise DajError(_one_line(str(error), self.parser)) from error
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+            "validate": {"model", "dataloaders", "datamodule"},
+            "test": {"model", "dataloaders", "datamodule"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("model.judge.init_args.base", "data.tokenizer")
+
+    def before_fit(self) -> None:
+        self._find_checkpoint()
+
+    def before_validate(self) -> None:
+        self._find_checkpoint()
+
+    def before_test(self) -> None:
+        self._find_checkpoint()
+
+    def _find_checkpoint(self) -> None:
+        arguments = self.config_init[self.config["subcommand"]]
+        arguments["ckpt_path"] = self.resolve_checkpoint(arguments.get("ckpt_path"))
+
+    def resolve_checkpoint(self, ckpt_path: str | None) -> str | None:
+        """The file that `--ckpt_path` means; "last" is the newest undamaged one of this configuration."""
+        if ckpt_path != "last":
+            return ckpt_path
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WindowCheckpoint):
+                return str(last_checkpoint(callback.dirpath))
+        raise DajError("--ckpt_path last: the configuration has no WindowCheckpoint in trainer.callbacks. Name the file.")
+
+
+_UNKNOWN = re.compile(
+    r"[Kk]ey '([\w.]+)' is not expected|unrecognized arguments: --([\w.]+)|ption '([\w.]+)' is not accepted"
+    r"|does not accept option '([\w.]+)'"
+)
+_CLASS_PATH = re.compile(r"class_path '([\w.]+)'")
+
+
+def _one_line(message: str, parser: jsonargparse.ArgumentParser) -> str:
+    """jsonargparse's message on one line; an unknown key gets its nearest known neighbour."""
+    text = re.sub(r"\s+", " ", message.replace("error:", "")).strip()[:600]
+    unknown = _UNKNOWN.search(text)
+    if unknown is None:
+        return text
+    key = next(group for group in unknown.groups() if group).split(".")[-1]
+    named = _CLASS_PATH.search(text)
+    known = list(inspect.signature(import_object(named[1])).parameters) if named else _known_names(parser)
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"{text.rstrip('.')}. Did you mean {near[0]!r}?" if near else text
+
+
+def _known_names(parser: jsonargparse.ArgumentParser) -> list[str]:
+    """Every option name that the parser and its subcommands know, without the dotted path before it."""
+    subparsers = [p for action in parser._actions for p in (getattr(action, "_name_parser_map", None) or {}).values()]
+    return sorted({action.dest.split(".")[-1] for p in (parser, *subparsers) for action in p._actions})
+
+
+def load(config: Sequence[str], overrides: Sequence[str] = ()) -> Cli:
+    """The classes that configuration files describe, without running anything."""
+    if not config:
+        raise DajError("no --config given. Name a file, e.g. --config configs/quickstart.yaml.")
+    return Cli([*(part for path in config for part in ("--config", path)), *overrides], run=False)
+
+
+__all__ = ["Cli", "load"]

@@ -1,0 +1,148 @@
+"""The data module: prepared files in, one bi-level step a batch out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from daj_lightning.data.comparisons import ResponseSource
+from daj_lightning.data.dataset import PairDataset, corrupt
+from daj_lightning.data.prepare import (
+    Preparation,
+    check_prepared,
+    prepare,
+    read_comparisons,
+    read_graded,
+    read_pairs,
+)
+from daj_lightning.data.schedule import BilevelLoader, SampleStream
+from daj_lightning.data.sources import Source
+from daj_lightning.execution import Limits
+from daj_lightning.judge import Voting, load_tokenizer
+from daj_lightning.records import BilevelBatch, Comparison, DajError
+
+LCB_DOMAINS = tuple(f"{platform}-{level}" for platform in ("atcoder", "leetcode") for level in ("easy", "medium", "hard"))
+
+
+class JudgeData(LightningDataModule):
+    """Training pairs, meta pairs and test comparisons of one prepared directory.
+
+    Args:
+        source: problems and candidates, for `prepare`.
+        responses: who writes the judge responses, for `prepare`.
+        root: directory of the prepared files.
+        tokenizer: directory or hub name; the judge's base unless said otherwise.
+        template: prompt template, a file or a shipped name.
+        domains: names for domain reweighting.
+        num_inner: K, samples of an inner step (paper: 16).
+        num_meta: M, samples of an outer step (paper: 8).
+        max_windows: bi-level steps of a run.
+        max_length: tokens of prompt and response together.
+        max_pairs_per_problem: (right, wrong) pairs of a training or meta problem, each in both orders.
+        max_test_pairs_per_problem: the same for the test problems' selection accuracy.
+        voting: rounds at inference.
+        corrupt: domain -> share of its training pairs whose preference is swapped.
+        prepare_on_fit: prepare missing or stale data before training, instead of stopping with an error.
+        num_workers: candidates executed at once by `prepare`.
+        limits: of one execution.
+        eval_batch_size: comparisons judged together.
+        seed: of the order of samples, the choice of pairs and the corruption.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        responses: ResponseSource,
+        root: str,
+        tokenizer: str,
+        template: str = "five_steps",
+        domains: Sequence[str] = LCB_DOMAINS,
+        num_inner: int = 16,
+        num_meta: int = 8,
+        max_windows: int = 20_000,
+        max_length: int = 8192,
+        max_pairs_per_problem: int = 8,
+        max_test_pairs_per_problem: int = 8,
+        voting: Voting | None = None,
+        corrupt: Mapping[str, float] | None = None,
+        prepare_on_fit: bool = False,
+        num_workers: int = 2,
+        limits: Limits | None = None,
+        eval_batch_size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(num_inner, num_meta, max_windows) < 1:
+            raise DajError(f"num_inner={num_inner}, num_meta={num_meta}, max_windows={max_windows}: each must be >= 1.")
+        self.preparation = Preparation(
+            source=source,
+            responses=responses,
+            template=template,
+            max_pairs_per_problem=max_pairs_per_problem,
+            max_test_pairs_per_problem=max_test_pairs_per_problem,
+            voting=voting or Voting(),
+            num_workers=num_workers,
+            limits=limits or Limits(),
+            seed=seed,
+        )
+        self.root = Path(root)
+        self.tokenizer_name = tokenizer
+        self.domains = tuple(domains)
+        self.num_inner, self.num_meta = num_inner, num_meta
+        self.max_windows = max_windows
+        self.max_length = max_length
+        self.corrupt = dict(corrupt or {})
+        self.prepare_on_fit = prepare_on_fit
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+
+    def prepare_data(self) -> None:
+        try:
+            check_prepared(self.preparation, self.root)
+        except DajError:
+            if not self.prepare_on_fit:
+                raise
+            prepare(self.preparation, self.root)
+
+    def setup(self, stage: str) -> None:
+        check_prepared(self.preparation, self.root)
+        self.tokenizer = load_tokenizer(self.tokenizer_name)
+        self.comparisons = read_comparisons(self.root / "test.jsonl")
+        asked = {comparison.problem_id for comparison in self.comparisons}
+        self.graded = {name: group for name, group in read_graded(self.root).items() if name in asked}
+        """Test problems only: problem id -> (candidate, passed), in order."""
+        if stage != "fit":
+            return
+        pairs = corrupt(read_pairs(self.root / "train.jsonl"), self.corrupt, self.seed)
+        self.train_pairs = PairDataset(pairs, self.tokenizer, self.domains, self.max_length)
+        meta = read_pairs(self.root / "meta.jsonl")
+        self.meta_pairs = PairDataset(meta, self.tokenizer, self.domains, self.max_length)
+        for name, dataset in (("train", self.train_pairs), ("meta", self.meta_pairs)):
+            if not len(dataset):
+                raise DajError(f"{name} set is empty: {self.root / f'{name}.jsonl'} has no pair. Run `prepare` again.")
+            rank_zero_info(
+                f"{name}: {len(dataset)} pairs, {dataset.num_cut} of {2 * len(dataset)} responses cut to {self.max_length} tokens"
+            )
+
+    def train_dataloader(self) -> BilevelLoader:
+        return BilevelLoader(
+            self.collate,
+            SampleStream(len(self.train_pairs), self.seed, "train"),
+            SampleStream(len(self.meta_pairs), self.seed, "meta"),
+            self.num_inner,
+            self.num_meta,
+            self.max_windows,
+        )
+
+    def collate(self, train_ids: list[int], meta_ids: list[int]) -> BilevelBatch:
+        return BilevelBatch(inner=self.train_pairs.batch(train_ids), meta=self.meta_pairs.batch(meta_ids))
+
+    def test_dataloader(self) -> DataLoader[Comparison]:
+        return DataLoader(self.comparisons, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[Comparison]:
+        return self.test_dataloader()

@@ -1,0 +1,100 @@
+"""Where problems and candidates come from: the bundled bank, or LiveCodeBench files on disk."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+from daj_lightning.data.bank import bank_candidates, bank_rows
+from daj_lightning.data.livecodebench import candidate_from_row, problem_from_row, read_jsonl
+from daj_lightning.records import Candidate, DajError, Problem
+
+# Section 5.1: the lower level ends and the upper level begins; the upper level ends and the test begins.
+META_START, TEST_START, TEST_END = date(2024, 8, 1), date(2025, 2, 1), date(2025, 5, 1)
+
+
+class Source(Protocol):
+    """The seam: everything that `prepare` needs of a benchmark."""
+
+    def load(self) -> tuple[list[Problem], list[Candidate]]:
+        """All problems, and all candidates for them."""
+        ...
+
+    def description(self) -> dict[str, object]:
+        """What identifies this data, for the manifest: prepared data of another description is stale."""
+        ...
+
+
+class BankSource:
+    """The bundled problem bank; a weak policy wrote the training candidates, a strong one the others.
+
+    Args:
+        num_problems: instances over all families.
+        num_candidates: per problem.
+        train_policy: writes candidates for problems before 2024-08-01 (the paper: Qwen coders).
+        other_policy: writes the rest (the paper: o4-mini, DeepSeek V3.2 Speciale).
+        seed: of the instances and of the mutations.
+    """
+
+    def __init__(
+        self,
+        num_problems: int = 240,
+        num_candidates: int = 8,
+        train_policy: str = "weak",
+        other_policy: str = "strong",
+        seed: int = 0,
+    ) -> None:
+        self.num_problems = num_problems
+        self.num_candidates = num_candidates
+        self.train_policy = train_policy
+        self.other_policy = other_policy
+        self.seed = seed
+
+    def load(self) -> tuple[list[Problem], list[Candidate]]:
+        problems, candidates = [], []
+        for row in bank_rows(num_problems=self.num_problems, seed=self.seed):
+            problem = problem_from_row(row)
+            policy = self.train_policy if problem.release_date < META_START else self.other_policy
+            problems.append(problem)
+            candidates += bank_candidates(row, policy=policy, num_candidates=self.num_candidates, seed=self.seed)
+        return problems, candidates
+
+    def description(self) -> dict[str, object]:
+        return {"source": "bank", **vars(self)}
+
+
+class LiveCodeBenchSource:
+    """LiveCodeBench from local files: official rows, and candidates sampled beforehand.
+
+    Args:
+        problems: JSON Lines in the official schema (code_generation_lite, release_v6: 1,055 problems).
+        candidates: JSON Lines of {problem_id, policy, code}.
+        platforms: kept; the paper leaves Codeforces out "due to insufficient samples" (App. A).
+    """
+
+    def __init__(self, problems: str, candidates: str, platforms: tuple[str, ...] = ("atcoder", "leetcode")) -> None:
+        self.problems = problems
+        self.candidates = candidates
+        self.platforms = tuple(platforms)
+
+    def load(self) -> tuple[list[Problem], list[Candidate]]:
+        rows = [row for row in read_jsonl(self.problems, "problems") if row.get("platform") in self.platforms]
+        problems = [problem_from_row(row) for row in rows]
+        known = {problem.problem_id for problem in problems}
+        written = read_jsonl(self.candidates, "candidates")
+        candidates = [
+            candidate_from_row(row, f"{self.candidates}, line {n}")
+            for n, row in enumerate(written, start=1)
+            if row.get("problem_id") in known
+        ]
+        if not candidates:
+            raise DajError(
+                f"none of the {len(written)} candidates in {self.candidates} belongs to one of the {len(known)} "
+                f"problems in {self.problems}: compare problem_id with question_id."
+            )
+        return problems, candidates
+
+    def description(self) -> dict[str, object]:
+        sizes = {path: Path(path).stat().st_size for path in (self.problems, self.candidates) if Path(path).exists()}
+        return {"source": "livecodebench", "files": sizes, "platforms": list(self.platforms)}

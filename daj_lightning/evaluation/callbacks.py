@@ -1,0 +1,163 @@
+"""Callbacks that only read: scores of validate and test, the before-and-after report of a run, the figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch import Callback
+from rich.console import Console
+from rich.table import Table
+from torchmetrics import MeanMetric
+
+from daj_lightning.bilevel import shares
+from daj_lightning.data import PairDataset
+from daj_lightning.evaluation.metrics import best_of_n_scores, selection_scores
+from daj_lightning.evaluation.plots import draw_weights
+from daj_lightning.evaluation.tables import best_of_n_table, selection_table
+from daj_lightning.records import Judgment
+from daj_lightning.training import DataReweightedJudge, InfluenceRecorder
+
+
+class Scoreboard(Callback):
+    """Prints and writes selection accuracy and pass@1 by difficulty after `validate` and `test`.
+
+    Args:
+        path: JSON file of the scores.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self._judgments: list[Judgment] = []
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._judgments = []
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
+        self._judgments += outputs
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, DataReweightedJudge)
+        data = pl_module.data
+        selection = selection_scores(self._judgments, data.graded)
+        best = best_of_n_scores(self._judgments, data.graded, data.preparation.voting)
+        pl_module.log_dict({"test/selection_accuracy": selection["judge"].value, "test/pass@1": best["judge"]["overall"].value})
+        write_json(self.path, {"selection": selection, "best_of_n": best})
+        console = Console()
+        console.print(selection_table({"judge": selection}, "selection accuracy, 95 % interval over problems"))
+        console.print(best_of_n_table(best, "Best-of-N", paper=True))
+
+    on_validation_epoch_start = on_test_epoch_start
+    on_validation_batch_end = on_test_batch_end
+    on_validation_epoch_end = on_test_epoch_end
+
+
+class BeforeAfter(Callback):
+    """Judges the test problems and measures both losses before the first and after the last window.
+
+    Args:
+        directory: report.json is written there; a resumed run finds its "before" there too.
+        num_loss_samples: of the training and of the meta set, for the two losses.
+    """
+
+    def __init__(self, directory: str, num_loss_samples: int = 64) -> None:
+        self.directory = Path(directory)
+        self.num_loss_samples = num_loss_samples
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, DataReweightedJudge)
+        if pl_module.num_windows == 0:
+            write_json(self.directory / "before.json", self._measure(pl_module))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, DataReweightedJudge)
+        if pl_module.num_windows < pl_module.data.max_windows:
+            return  # interrupted
+        write_json(self.directory / "after.json", self._measure(pl_module))
+        weights = pl_module.reweighter.named_weights()
+        report = {
+            "before": json.loads((self.directory / "before.json").read_text(encoding="utf-8")),
+            "after": json.loads((self.directory / "after.json").read_text(encoding="utf-8")),
+            "windows": pl_module.num_windows,
+            "outer_steps": pl_module.num_outer_steps,
+            "weights": shares(list(weights), list(weights.values())) if weights else {},
+            "corrupt": pl_module.data.corrupt,
+        }
+        write_json(self.directory / "report.json", report)
+        print_report(report, Console())
+
+    def _measure(self, module: DataReweightedJudge) -> dict[str, Any]:
+        data = module.data
+        judgments: list[Judgment] = []
+        for batch in data.test_dataloader():
+            judgments += module.answer(batch)
+        return {
+            "inner_loss": self._mean_loss(module, data.train_pairs),
+            "meta_loss": self._mean_loss(module, data.meta_pairs),
+            "selection": selection_scores(judgments, data.graded),
+            "best_of_n": best_of_n_scores(judgments, data.graded, data.preparation.voting),
+        }
+
+    def _mean_loss(self, module: DataReweightedJudge, dataset: PairDataset) -> float:
+        """Unweighted mean over samples spread evenly through the set."""
+        step = max(1, len(dataset) // self.num_loss_samples)
+        mean = MeanMetric()
+        with torch.no_grad():
+            for i in range(0, len(dataset), step):
+                mean.update(module.objective(module.judge, dataset.batch([i]).to(module.device)).cpu())
+        return float(mean.compute())
+
+
+class DrawWeights(Callback):
+    """Draws the weights over training as PNG at the end (the paper's Figures 5 and 6).
+
+    Args:
+        path: of the PNG; the data comes from the run's `InfluenceRecorder`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for recorder in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(recorder, InfluenceRecorder) and any(recorder.path.glob("part-*.parquet")):
+                draw_weights(recorder.path, self.path)
+
+
+def print_report(report: dict[str, Any], console: Console) -> None:
+    """The result of a run on one screen."""
+    before, after = report["before"], report["after"]
+    table = Table("test problems", "before", "after", title=f"{report['windows']} windows, {report['outer_steps']} outer steps")
+    table.add_row("inner loss (training pairs)", f"{before['inner_loss']:.4f}", f"{after['inner_loss']:.4f}")
+    table.add_row("meta loss (meta pairs)", f"{before['meta_loss']:.4f}", f"{after['meta_loss']:.4f}")
+    for name in ("judge", "longer code", "shorter code", "first position", "consistent"):
+        label = "selection accuracy" if name == "judge" else f"  {name}"
+        table.add_row(label, _interval(before["selection"][name]), _interval(after["selection"][name]))
+    table.add_row("  random / oracle", "50.0% / 100.0%", "50.0% / 100.0%")
+    for rule, by_level in after["best_of_n"].items():
+        label = "Best-of-N pass@1" if rule == "judge" else f"  {rule}"
+        old = _interval(before["best_of_n"][rule]["overall"]) if rule == "judge" else ""
+        table.add_row(label, old, _interval(by_level["overall"]))
+    console.print(table)
+    if report["weights"]:
+        learned = Table("domain", "weight", "labels", title="learned weights (1 = plain training)")
+        for name, weight in report["weights"].items():
+            rate = report["corrupt"].get(name, 0)
+            learned.add_row(name, f"{weight:.3f}", f"{rate:.0%} swapped" if rate else "clean")
+        console.print(learned)
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, default=asdict) + "\n", encoding="utf-8")
+
+
+def _interval(score: dict[str, float]) -> str:
+    return f"{score['value']:.1%} [{score['low']:.1%}, {score['high']:.1%}]"
+
+

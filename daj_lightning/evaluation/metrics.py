@@ -1,0 +1,131 @@
+"""From judgments to numbers: selection accuracy, pass@1 of Best-of-N, and what trivial rules would score.
+
+Every number carries a 95 % interval from a bootstrap over problems: comparisons of one problem are not
+independent, so they are drawn together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from daj_lightning.judge import Voting
+from daj_lightning.records import Candidate, Judgment
+
+Graded = Mapping[str, Sequence[tuple[Candidate, bool]]]
+"""problem id -> its candidates in order, each with whether it passed every test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A mean over problems with its uncertainty."""
+
+    value: float
+    """Between 0 and 1."""
+    low: float
+    """2.5 % quantile of the bootstrap."""
+    high: float
+    """97.5 % quantile."""
+    num_problems: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}] (n={self.num_problems})"
+
+
+def bootstrap(groups: Sequence[Sequence[float]], num_draws: int = 2000, seed: int = 0) -> Score:
+    """Mean over all entries, with an interval from drawing whole groups (one a problem) with replacement."""
+    if not groups:
+        return Score(float("nan"), float("nan"), float("nan"), 0)
+    sums = np.array([sum(group) for group in groups], dtype=float)
+    sizes = np.array([len(group) for group in groups], dtype=float)
+    draws = np.random.default_rng(seed).integers(len(groups), size=(num_draws, len(groups)))
+    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Score(float(sums.sum() / sizes.sum()), float(low), float(high), len(groups))
+
+
+def selection_scores(judgments: Sequence[Judgment], graded: Graded) -> dict[str, Score]:
+    """How often the judge picks the right one of a right and a wrong candidate, both orders asked.
+
+    Keys: "judge"; "longer code" and "shorter code" on the same comparisons (confounds); "format errors";
+    "first position", the share of valid answers that name the first candidate (0.5 is unbiased);
+    "consistent", the share of pairs answered alike in both orders.
+    """
+    mixed = [judgment for judgment in judgments if judgment.comparison.kind == "mixed"]
+    length = {c.candidate_id: len(c.code) for group in graded.values() for c, _ in group}
+
+    def by_problem(score: Callable[[Judgment], float | None]) -> Score:
+        groups: dict[str, list[float]] = {}
+        for judgment in mixed:
+            value = score(judgment)
+            if value is not None:
+                groups.setdefault(judgment.comparison.problem_id, []).append(value)
+        return bootstrap(list(groups.values()))
+
+    def picks_longer(judgment: Judgment) -> float:
+        first, second = (length[name] for name in judgment.comparison.candidate_ids)
+        if first == second:
+            return 0.5
+        return float(judgment.comparison.passed[0 if first > second else 1])
+
+    return {
+        "judge": by_problem(lambda j: float(j.reward == 1.0)),
+        "longer code": by_problem(picks_longer),
+        "shorter code": by_problem(lambda j: 1.0 - picks_longer(j)),
+        "format errors": by_problem(lambda j: float(j.selection is None)),
+        "first position": by_problem(lambda j: None if j.selection is None else float(j.selection == 0)),
+        "consistent": _consistency(mixed),
+    }
+
+
+def _consistency(mixed: Sequence[Judgment]) -> Score:
+    chosen: dict[tuple[str, frozenset[str]], list[str | None]] = {}
+    for judgment in mixed:
+        ids = judgment.comparison.candidate_ids
+        name = None if judgment.selection is None else ids[judgment.selection]
+        chosen.setdefault((judgment.comparison.problem_id, frozenset(ids)), []).append(name)
+    groups: dict[str, list[float]] = {}
+    for (problem, _), names in chosen.items():
+        if len(names) == 2:
+            groups.setdefault(problem, []).append(float(names[0] is not None and names[0] == names[1]))
+    return bootstrap(list(groups.values()))
+
+
+def best_of_n_scores(judgments: Sequence[Judgment], graded: Graded, voting: Voting) -> dict[str, dict[str, Score]]:
+    """pass@1 of the voted candidate beside the bounds and the confounds.
+
+    Returns:
+        rule -> "overall" and each difficulty -> score. Rules: "judge", "random" (mean over candidates),
+        "oracle", "first", "longest", "shortest".
+    """
+    rounds: dict[str, list[Judgment]] = {}
+    difficulty: dict[str, str] = {}
+    for judgment in judgments:
+        comparison = judgment.comparison
+        difficulty[comparison.problem_id] = comparison.difficulty
+        if comparison.kind == "round":
+            rounds.setdefault(comparison.problem_id, []).append(judgment)
+    rules: dict[str, Callable[[str], float]] = {
+        "judge": lambda name: float(graded[name][_winner(name, graded, rounds.get(name, []), voting)][1]),
+        "random": lambda name: float(np.mean([passed for _, passed in graded[name]])),
+        "oracle": lambda name: float(any(passed for _, passed in graded[name])),
+        "first": lambda name: float(graded[name][0][1]),
+        "longest": lambda name: float(max(graded[name], key=lambda entry: len(entry[0].code))[1]),
+        "shortest": lambda name: float(min(graded[name], key=lambda entry: len(entry[0].code))[1]),
+    }
+    levels = [level for level in ("easy", "medium", "hard") if level in difficulty.values()]
+    return {
+        rule: {
+            "overall": bootstrap([[score(name)] for name in graded]),
+            **{level: bootstrap([[score(n)] for n in graded if difficulty.get(n) == level]) for level in levels},
+        }
+        for rule, score in rules.items()
+    }
+
+
+def _winner(name: str, graded: Graded, rounds: Sequence[Judgment], voting: Voting) -> int:
+    index = {candidate.candidate_id: i for i, (candidate, _) in enumerate(graded[name])}
+    pairs = [(index[r.comparison.candidate_ids[0]], index[r.comparison.candidate_ids[1]]) for r in rounds]
+    return voting.count(len(index), name, pairs, [r.selection for r in rounds]).winner

@@ -1,0 +1,10 @@
+"""Run one untrusted program against tests and say what happened.
+
+worker.py is the process of the program, sandbox.py starts and ends it, compare.py decides whether an
+output is right, grader.py makes verdicts.
+"""
+
+from daj_lightning.execution.grader import grade, grade_all
+from daj_lightning.execution.sandbox import Limits, Sandbox, SandboxError
+
+__all__ = ["Limits", "Sandbox", "SandboxError", "grade", "grade_all"]

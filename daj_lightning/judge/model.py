@@ -1,0 +1,208 @@
+"""The judge: a Hugging Face causal language model with LoRA adapters, and its log-probabilities.
+
+The base may be bfloat16 or float32; the adapters are always float32, because an Adam step of 1e-6
+rounds to nothing in bfloat16. The reference of DPO is the same model with the adapters off.
+Letters: R rows of tokens, T tokens, N response tokens over all rows, V vocabulary, P adapter parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from daj_lightning.judge.tokens import unreachable
+from daj_lightning.records import DajError, JudgeBatch
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+# App. B: "LoRA adapters are applied to the query, key, value, and output projection layers, as well as
+# the gate, up, and down projection layers".
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Judge(nn.Module):
+    """A causal language model that answers comparisons; only its LoRA adapters train.
+
+    Args:
+        base: model directory or hub name.
+        base_dtype: of the frozen base; the adapters are float32 over either.
+        lora_r: rank (paper: 32).
+        lora_alpha: scale numerator (paper: 64).
+        lora_dropout: probability (paper: 0).
+        lora_targets: names of the linear layers that get an adapter (paper: all seven projections).
+        attention: implementation in transformers; "sdpa" is the fast default.
+        gradient_checkpointing: recompute activations in the backward; saves memory for large bases.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        base_dtype: Literal["bfloat16", "float32"] = "bfloat16",
+        lora_r: int = 32,
+        lora_alpha: float = 64,
+        lora_dropout: float = 0.0,
+        lora_targets: Sequence[str] = PROJECTIONS,
+        attention: Literal["sdpa", "eager"] = "sdpa",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.base_dtype = base_dtype
+        self.attention = attention
+        self.gradient_checkpointing = gradient_checkpointing
+        self.lora = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=lora_r,
+            lora_alpha=lora_alpha,  # type: ignore[arg-type]  # peft's annotation says int; it only divides by r
+            lora_dropout=lora_dropout,
+            target_modules=list(lora_targets),
+        )
+        self.model: PeftModel | None = None
+
+    def load(self) -> None:
+        """Read the base and add fresh adapters; does nothing the second time.
+
+        Raises:
+            DajError: the base cannot be reached, or a LoRA target matches no layer.
+        """
+        if self.model is not None:
+            return
+        self.adapt(load_causal_lm(self.base, self.base_dtype, self.attention))
+
+    def build_empty(self, config_path: str) -> None:
+        """The judge of a model's config.json with random weights, on the current torch device (e.g. meta)."""
+        config = AutoConfig.from_pretrained(config_path)
+        self.adapt(
+            AutoModelForCausalLM.from_config(
+                config, dtype=_DTYPES[self.base_dtype], attn_implementation=self.attention
+            )
+        )
+
+    def adapt(self, base: PreTrainedModel) -> None:
+        """Freeze `base` and add fresh float32 adapters: B = 0, so that the judge starts as its reference."""
+        _check_targets(base, self.lora)
+        if getattr(base.config, "final_logit_softcapping", None):
+            raise DajError(f"{self.base!r} caps its logits, which the log-probabilities here leave out. Use another base.")
+        if self.gradient_checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+            base.enable_input_require_grads()
+        self.model = get_peft_model(base, self.lora)  # adapters in float32 even over a bfloat16 base
+        check_adapter_dtype(self.adapter_parameters())
+
+    @property
+    def peft(self) -> PeftModel:
+        assert self.model is not None, "Judge.load() comes first"
+        return self.model
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The transformers model with the adapters inside."""
+        return self.peft.get_base_model()
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """What trains, in the fixed order that the gradient bank uses; P numbers together."""
+        return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+
+    def response_logp(self, batch: JudgeBatch) -> Tensor:
+        """Log-probability of each response given its prompt, summed over its tokens.
+
+        Returns:
+            (R,) float32, nats; R = 2B, chosen first.
+        """
+        logp_N, row_N = self.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask)
+        return logp_N.new_zeros(batch.input_ids.size(0)).index_add(0, row_N, logp_N)
+
+    def token_logp(self, input_ids: Tensor, attention_mask: Tensor, scored: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of the tokens where `scored` is true, each given what stands before it.
+
+        Args:
+            input_ids, attention_mask, scored: each (R, T); `scored` is false in column 0.
+        Returns:
+            (N,) float32 nats, and (N,) the row of each token. The head only runs on these N positions.
+        """
+        causal_lm = self.causal_lm
+        hidden_RTH = causal_lm.get_decoder()(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        predicts = scored.roll(-1, dims=1)  # the token at t is predicted at t - 1
+        logits_NV = causal_lm.get_output_embeddings()(hidden_RTH[predicts])
+        if logits_NV.dtype is not torch.float64:
+            logits_NV = logits_NV.float()
+        targets_N = input_ids[scored]
+        logp_N = logits_NV.log_softmax(dim=-1).gather(1, targets_N[:, None]).squeeze(1)
+        return logp_N, scored.nonzero()[:, 0]
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the judge is its own reference: adapters off, no gradients."""
+        with self.peft.disable_adapter(), torch.no_grad():
+            yield
+
+    def fingerprint(self) -> str:
+        """Names the frozen base by a hash of its weights, for caches of what it computed."""
+        digest = hashlib.sha256(self.base_dtype.encode())
+        for name, parameter in self.causal_lm.named_parameters():
+            if not parameter.requires_grad:
+                digest.update(name.encode())
+                # A sum and a sample of bytes: reading 28 GB to the host would take longer than the cache saves.
+                flat = parameter.detach().flatten()
+                digest.update(str(float(flat.double().sum() if flat.numel() < 2**22 else flat[::1009].double().sum())).encode())
+        return digest.hexdigest()[:16]
+
+    def export(self, directory: str | Path) -> None:
+        """Write the adapters as a PEFT adapter that plain transformers and peft load over `base`."""
+        self.peft.save_pretrained(str(directory))
+        note = {"base": self.base, "adapter_parameters": sum(p.numel() for p in self.adapter_parameters())}
+        (Path(directory) / "daj.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+
+
+def load_causal_lm(name: str, dtype: str, attention: str) -> PreTrainedModel:
+    """A causal language model from a directory or the hub.
+
+    Raises:
+        DajError: it cannot be reached.
+    """
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=_DTYPES[dtype], attn_implementation=attention)
+    except (OSError, ValueError) as error:
+        raise DajError(unreachable(name, "weights", error)) from error
+
+
+def check_adapter_dtype(parameters: Sequence[nn.Parameter]) -> None:
+    """Refuse adapters in less than float32.
+
+    Raises:
+        DajError: names the dtype and the share of an Adam step of 1e-6 that it would round away.
+    """
+    low = [p for p in parameters if torch.finfo(p.dtype).bits < 32]
+    if not low:
+        return
+    dtype = low[0].dtype
+    # Half a unit in the last place is what a step must exceed to change a number; LoRA starts near 1/sqrt(width).
+    moved = torch.cat([p.detach().flatten()[:4096] for p in low if p.device.type != "meta"] or [torch.empty(0)])
+    lost = ((moved - 1e-6) == moved).float().mean().item() if moved.numel() else 1.0
+    raise DajError(
+        f"the adapters are {dtype}; they must be float32. At a learning rate of 1e-6 {lost:.1%} of Adam's "
+        f"updates would round to nothing. Set trainer.precision to 32-true (the base keeps model.judge's "
+        f"base_dtype) instead of bf16-true."
+    )
+
+
+def _check_targets(base: nn.Module, lora: LoraConfig) -> None:
+    linear = {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+    missing = sorted(set(lora.target_modules or ()) - linear)
+    if missing:
+        raise DajError(
+            f"lora_targets {missing} match no linear layer of the base, which has {sorted(linear)}. "
+            f"Correct model.judge.init_args.lora_targets."
+        )
+    if "lm_head" in set(lora.target_modules or ()):
+        raise DajError("lora_targets names lm_head; the head stays frozen here. Remove it from lora_targets.")

@@ -1,0 +1,204 @@
+"""What crosses rooms: problems, candidates, verdicts, judgments, pairs and batches.
+
+Plain frozen records, no behaviour beyond a derived field. Tensors appear only in the batches at
+the bottom; everything above them is text and numbers and survives a round trip through JSON.
+Letters: B samples, R rows of tokens (two a preference pair), T tokens.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+
+class DajError(ValueError):
+    """A mistake of the user's input; its text says what came, what was wanted and what to do.
+
+    The command line prints it as one line and exits with 2. Bugs of ours raise anything else.
+    """
+
+
+class Outcome(StrEnum):
+    """How the execution of one candidate ended."""
+
+    PASSED = "passed"
+    WRONG_ANSWER = "wrong_answer"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUTPUT_LIMIT = "output_limit"
+
+
+@dataclass(frozen=True, slots=True)
+class TestCase:
+    """One test of a problem, in LiveCodeBench's encoding."""
+
+    __test__ = False  # pytest: a record, not a test class
+
+    input: str
+    """stdin problems: the text fed to the program; functional: one JSON value a line, an argument each."""
+    output: str
+    """stdin problems: the expected text; functional: the expected return value as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A programming problem with its tests."""
+
+    problem_id: str
+    title: str
+    statement: str
+    platform: str
+    """"atcoder" (stdin) or "leetcode" (functional)."""
+    difficulty: str
+    """"easy", "medium" or "hard"."""
+    release_date: datetime.date
+    starter_code: str
+    """Empty for stdin problems."""
+    function_name: str | None
+    """Method of `class Solution` to call, None for a stdin problem."""
+    public_tests: tuple[TestCase, ...]
+    """Shown to the judge."""
+    hidden_tests: tuple[TestCase, ...]
+    """Only ever seen by the grader."""
+
+    @property
+    def domain(self) -> str:
+        """Platform x difficulty, e.g. "atcoder-hard": the unit of domain reweighting (paper, section 5)."""
+        return f"{self.platform}-{self.difficulty}"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One program that a policy wrote for a problem."""
+
+    candidate_id: str
+    problem_id: str
+    policy: str
+    """Name of the policy model that wrote it."""
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What executing one candidate showed, and under which rules."""
+
+    candidate_id: str
+    outcome: Outcome
+    num_passed: int
+    """Tests passed before the first failure."""
+    num_tests: int
+    detail: str
+    """Empty when passed; else one line: which test failed, and how."""
+    cpu_s: float
+    grader: str
+    """Comparison rule, e.g. "process"."""
+    sandbox: str
+    """Isolation it ran under, e.g. "namespaces" or "rlimits"."""
+    python: str
+    """Version of the interpreter that ran it, e.g. "3.11.7"."""
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome is Outcome.PASSED
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A question to the judge: which of these candidates passes every test?"""
+
+    problem_id: str
+    domain: str
+    difficulty: str
+    policy: str
+    """Policy model of the candidates; "a+b" where they differ."""
+    candidate_ids: tuple[str, ...]
+    """In the order in which the judge sees them."""
+    passed: tuple[bool, ...]
+    """Whether each candidate passed all tests, same order."""
+    prompt: str
+    """The filled template: the chat message's content."""
+    kind: str
+    """"mixed": exactly one candidate is right (selection accuracy); "round": a round of voting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """One answer of the judge to a comparison."""
+
+    comparison: Comparison
+    response: str
+    selection: int | None
+    """0-based index into `comparison.candidate_ids`; None for a format error."""
+    reward: float
+    """1, 0.5 or 0 (paper, Eq. 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two judge responses to one prompt, the better one first: one training sample of DPO or ORPO."""
+
+    problem_id: str
+    domain: str
+    candidate_ids: tuple[str, ...]
+    prompt: str
+    chosen: str
+    """A response that selects a candidate which passes all tests."""
+    rejected: str
+    """A response that selects another one, or has a format error (treated alike)."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeBatch:
+    """B preference pairs as 2 B rows of tokens: rows 0..B-1 chosen, rows B..2B-1 rejected."""
+
+    sample_ids: Tensor
+    """(B,) int64, row of the sample in its data set."""
+    domains: Tensor
+    """(B,) int64, index into the data module's `domains`."""
+    input_ids: Tensor
+    """(2B, T) int64: prompt, response, padding on the right."""
+    attention_mask: Tensor
+    """(2B, T) bool, false on padding."""
+    response_mask: Tensor
+    """(2B, T) bool, true on the response's tokens: what the log-probability sums over."""
+    reference_logp: Tensor
+    """(2B,) float32, nats: the response under the adapter-off reference."""
+
+    def __len__(self) -> int:
+        return self.sample_ids.size(0)
+
+    def micro_batches(self) -> Iterator[JudgeBatch]:
+        """Each sample as a batch of its own, without the padding that its neighbours needed."""
+        for i in range(len(self)):
+            rows = [i, len(self) + i]
+            length = int(self.attention_mask[rows].sum(dim=1).max())
+            yield JudgeBatch(
+                sample_ids=self.sample_ids[i : i + 1],
+                domains=self.domains[i : i + 1],
+                input_ids=self.input_ids[rows, :length],
+                attention_mask=self.attention_mask[rows, :length],
+                response_mask=self.response_mask[rows, :length],
+                reference_logp=self.reference_logp[rows],
+            )
+
+    def to(self, device: torch.device | str) -> JudgeBatch:
+        return JudgeBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class BilevelBatch:
+    """Everything one bi-level step consumes, so that a checkpoint always falls between steps."""
+
+    inner: JudgeBatch
+    """K training samples: the window of the inner step (paper: 16)."""
+    meta: JudgeBatch
+    """M meta samples (paper: 8)."""
+
+    def to(self, device: torch.device | str) -> BilevelBatch:
+        return BilevelBatch(inner=self.inner.to(device), meta=self.meta.to(device))

@@ -1,0 +1,6 @@
+"""Prompts in, text and token log-probabilities out."""
+
+from daj_lightning.rollout.engine import Rollout, RolloutEngine, Sampling
+from daj_lightning.rollout.transformers_engine import TransformersEngine
+
+__all__ = ["Rollout", "RolloutEngine", "Sampling", "TransformersEngine"]

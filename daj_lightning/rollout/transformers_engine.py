@@ -1,0 +1,102 @@
+"""Rollouts by the model that trains, in this process: nothing to copy, so nothing can be stale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from daj_lightning.rollout.engine import Rollout, Sampling
+
+
+class TransformersEngine:
+    """A `RolloutEngine` over `model.generate`.
+
+    Args:
+        model: a causal language model, or a PEFT model around one.
+        eos_token_id: ends a rollout.
+        pad_token_id: fills the batch on the left.
+        batch_size: prompts generated together; sorted by length first, so that little is padding.
+    """
+
+    def __init__(self, model: PreTrainedModel, eos_token_id: int, pad_token_id: int, batch_size: int = 32) -> None:
+        self.model = model
+        self.eos_token_id = eos_token_id
+        self.pad_token_id = pad_token_id
+        self.batch_size = batch_size
+        self.version = 0
+
+    def sync(self, version: int) -> None:
+        """Only notes the number: the weights are the trained ones themselves."""
+        self.version = version
+
+    def health(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
+        was_training = self.model.training
+        self.model.eval()
+        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        rollouts: dict[int, list[Rollout]] = {}
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # training must not depend on how often it was evaluated
+            torch.manual_seed(sampling.seed)
+            for start in range(0, len(by_length), self.batch_size):
+                chunk = by_length[start : start + self.batch_size]
+                answers = self._generate_chunk([prompts[i] for i in chunk], sampling)
+                rollouts.update(zip(chunk, answers, strict=True))
+        self.model.train(was_training)
+        return [rollouts[i] for i in range(len(prompts))]
+
+    def _generate_chunk(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
+        input_ids, attention_mask = self._pad_left(prompts)
+        greedy = sampling.temperature == 0
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=not greedy,
+            temperature=None if greedy else sampling.temperature,
+            top_p=None if greedy else sampling.top_p,
+            top_k=None if greedy else 0,
+            num_return_sequences=sampling.num_samples,
+            eos_token_id=self.eos_token_id,
+            pad_token_id=self.pad_token_id,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        output = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
+        new_ids = output.sequences[:, input_ids.size(1) :]
+        logps = torch.stack(
+            [
+                logits.float().log_softmax(-1).gather(1, new_ids[:, t, None]).squeeze(1)
+                for t, logits in enumerate(output.logits)
+            ],
+            dim=1,
+        )
+        rows = [self._rollout(ids, row_logps) for ids, row_logps in zip(new_ids, logps, strict=True)]
+        n = sampling.num_samples
+        return [rows[i : i + n] for i in range(0, len(rows), n)]
+
+    def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        length = max(map(len, prompts))
+        input_ids = torch.full((len(prompts), length), self.pad_token_id, dtype=torch.int64)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, prompt in enumerate(prompts):
+            input_ids[row, length - len(prompt) :] = torch.tensor(list(prompt))
+            attention_mask[row, length - len(prompt) :] = 1
+        return input_ids.to(self.model.device), attention_mask.to(self.model.device)
+
+    def _rollout(self, ids: Tensor, logps: Tensor) -> Rollout:
+        ended = (ids == self.eos_token_id).nonzero()
+        length = int(ended[0]) if len(ended) else len(ids)
+        return Rollout(
+            token_ids=tuple(ids[:length].tolist()),
+            logps=tuple(logps[:length].tolist()),
+            finish_reason="stop" if len(ended) else "length",
+            policy_version=self.version,
+        )

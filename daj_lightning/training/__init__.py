@@ -1,0 +1,21 @@
+"""All state changes: the module (Algorithm 1), checkpoints, the cold start, callbacks."""
+
+from daj_lightning.training.answer import answer
+from daj_lightning.training.callbacks import InfluenceRecorder
+from daj_lightning.training.checkpoint import AtomicCheckpointIO, WindowCheckpoint, last_checkpoint
+from daj_lightning.training.cold_start import ColdStart
+from daj_lightning.training.levels import Level
+from daj_lightning.training.module import DataReweightedJudge, NonFiniteError, StepReport
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "ColdStart",
+    "DataReweightedJudge",
+    "InfluenceRecorder",
+    "Level",
+    "NonFiniteError",
+    "StepReport",
+    "WindowCheckpoint",
+    "answer",
+    "last_checkpoint",
+]

@@ -1,0 +1,118 @@
+"""Checkpoints that survive `kill -9`: written whole or not at all, verified before they are used."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
+
+from daj_lightning.records import DajError
+
+_NAME = re.compile(r"window-(\d+)\.ckpt\Z")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint writer, with a rename at the end: a reader sees all of a file or none of it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".part")
+        with beside.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+
+class WindowCheckpoint(Checkpoint):
+    """Saves every `every_n_windows` bi-level steps and at the end.
+
+    Lightning's ModelCheckpoint counts optimizer steps, of which a window has one or two. Lightning calls a
+    `Checkpoint` after all other callbacks, so that their state is of the same window.
+
+    Args:
+        dirpath: directory of the checkpoints.
+        every_n_windows: distance between two.
+        keep: newest ones kept, >= 2: if the newest is damaged, the one before it is used.
+    """
+
+    def __init__(self, dirpath: str, every_n_windows: int = 100, keep: int = 2) -> None:
+        if every_n_windows < 1 or keep < 2:
+            raise DajError(f"WindowCheckpoint needs every_n_windows >= 1 and keep >= 2, got {every_n_windows} and {keep}.")
+        self.dirpath = Path(dirpath)
+        self.every_n_windows = every_n_windows
+        self.keep = keep
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = batch_idx + 1
+        if done % self.every_n_windows == 0 or done == trainer.num_training_batches:
+            trainer.save_checkpoint(self.dirpath / f"window-{done:06d}.ckpt")
+            for old in checkpoints(self.dirpath)[self.keep :]:
+                old.unlink()
+
+
+def checkpoints(directory: str | Path) -> list[Path]:
+    """The checkpoints in a directory, newest first."""
+    found = [path for path in Path(directory).glob("window-*.ckpt") if _NAME.search(path.name)]
+    return sorted(found, reverse=True)
+
+
+def last_checkpoint(directory: str | Path) -> Path:
+    """The newest undamaged checkpoint; names every damaged one it passes over.
+
+    Raises:
+        DajError: there is none.
+    """
+    found = checkpoints(directory)
+    for path in found:
+        if is_whole(path):
+            return path
+        rank_zero_warn(f"checkpoint {path} is damaged or half-written; falling back to the one before it.", stacklevel=2)
+    damaged = f", only {len(found)} damaged" if found else ""
+    raise DajError(
+        f"--ckpt_path last: no usable checkpoint in {str(directory)!r}{damaged}. Leave --ckpt_path out to start anew."
+    )
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a checkpoint's zip directory is complete and every member's checksum holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False
+
+
+def capture_rng() -> dict[str, Any]:
+    """State of every generator a step could draw from."""
+    python_version, python_words, python_gauss = random.getstate()
+    name, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": (python_version, list(python_words), python_gauss),
+        "numpy": (str(name), torch.from_numpy(words.astype(np.int64)), int(position), int(has_gauss), float(gauss)),  # type: ignore[union-attr]
+    }
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, numpy_words, *rest = state["numpy"]
+    np.random.set_state((name, numpy_words.cpu().numpy().astype(np.uint32), *rest))
