@@ -34,7 +34,7 @@ class Cli(LightningCLI):
                 DataReweightedJudge,
                 JudgeData,
                 save_config_kwargs={"overwrite": True},
-                trainer_defaults={"plugins": [AtomicCheckpointIO()], "max_epochs": 1},
+                trainer_defaults={"plugins": [AtomicCheckpointIO()], "max_epochs": 1, "num_sanity_val_steps": 0},
                 seed_everything_default=0,
                 parser_kwargs=parser_kwargs if run else dict(_PARSER),
                 args=args,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
 import torch
+from tiny import TINY_ARCHITECTURE, toy_data
 from transformers import Qwen3Config
+
+from daj_lightning.data import prepare
+from daj_lightning.training import ColdStart
 
 torch.set_num_threads(1)  # two threads on a loaded 2-core machine run up to ten times slower
 
@@ -21,3 +28,20 @@ def tiny_config() -> Qwen3Config:
         head_dim=8,
         max_position_embeddings=128,
     )
+
+
+class Prepared(NamedTuple):
+    """Toy data executed and labelled, and a base for it."""
+
+    root: Path
+    base: Path
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    directory = tmp_path_factory.mktemp("prepared")
+    data = toy_data(directory / "data", directory / "base")
+    prepare(data.preparation, data.root)
+    cold_start = ColdStart(TINY_ARCHITECTURE, vocab_size=320, steps=20, max_length=256)
+    cold_start.run(data.root / "train.jsonl", directory / "base")
+    return Prepared(directory / "data", directory / "base")

@@ -1,12 +1,22 @@
-"""Tiny judges and batches of the architecture that the paper trains."""
+"""Tiny judges, batches and runs of the architecture that the paper trains."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
 import torch
+from lightning import Callback, Trainer
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from daj_lightning.bilevel import DomainWeights
+from daj_lightning.data import JudgeData, TemplatedResponses
 from daj_lightning.judge import Judge
-from daj_lightning.records import JudgeBatch
+from daj_lightning.records import Candidate, JudgeBatch, Problem, TestCase
+from daj_lightning.rollout import Sampling
+from daj_lightning.training import AtomicCheckpointIO, DataReweightedJudge, Level, WindowCheckpoint
 
 
 def make_judge(config: Qwen3Config, *, attention: str = "sdpa", base_dtype: torch.dtype = torch.float32, seed: int = 0) -> Judge:
@@ -40,3 +50,94 @@ def make_batch(num_samples: int, *, length: int = 12, response: int = 4, vocab: 
         response_mask=response_mask,
         reference_logp=-8 + torch.randn(rows, generator=generator),
     )
+
+
+class ToySource:
+    """Eighteen problems "print n plus k" over the three periods and two domains, four candidates each."""
+
+    def load(self) -> tuple[list[Problem], list[Candidate]]:
+        dates = [date(2024, 3, 1)] * 8 + [date(2024, 9, 1)] * 6 + [date(2025, 3, 1)] * 4
+        problems = [
+            Problem(
+                problem_id=f"plus-{k}",
+                title=f"Plus {k}",
+                statement=f"Read n and print n plus {k}.",
+                platform="atcoder",
+                difficulty="easy" if k % 2 else "hard",
+                release_date=released,
+                starter_code="",
+                function_name=None,
+                public_tests=(TestCase("1", str(1 + k)),),
+                hidden_tests=(TestCase("0", str(k)), TestCase("-5", str(k - 5))),
+            )
+            for k, released in enumerate(dates, start=1)
+        ]
+        programs = ("print(int(input()) + {k})", "n = int(input())\nprint(n + {k})", "print(int(input()) - {k})", "print({k} + 1)")
+        candidates = [
+            Candidate(f"{p.problem_id}/{i}", p.problem_id, "toy", program.format(k=p.problem_id.split("-")[1]))
+            for p in problems
+            for i, program in enumerate(programs)
+        ]
+        return problems, candidates
+
+    def description(self) -> dict[str, object]:
+        return {"source": "toy"}
+
+
+TOY_DOMAINS = ("atcoder-easy", "atcoder-hard")
+TINY_ARCHITECTURE = {
+    "model_type": "qwen3",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+
+
+def toy_data(root: Path, base: Path, **overrides: Any) -> JudgeData:
+    arguments: dict[str, Any] = {
+        "source": ToySource(),
+        "responses": TemplatedResponses(),
+        "root": str(root),
+        "tokenizer": str(base),
+        "template": "compact",
+        "domains": TOY_DOMAINS,
+        "num_inner": 4,
+        "num_meta": 2,
+        "max_windows": 6,
+        "max_length": 256,
+    }
+    return JudgeData(**{**arguments, **overrides})
+
+
+def toy_module(base: Path, **overrides: Any) -> DataReweightedJudge:
+    torch.manual_seed(0)
+    arguments: dict[str, Any] = {
+        "judge": Judge(str(base), "float32", lora_r=4, lora_alpha=8),
+        "inner": Level(lr=1e-3, schedule="cosine", warmup_steps=2),
+        "outer": Level(lr=1e-2, optimizer="lazy_adam"),
+        "reweighter": DomainWeights(),
+        "outer_warmup_windows": 1,
+        "max_norm": 1.0,
+        "sampling": Sampling(max_new_tokens=12),
+    }
+    return DataReweightedJudge(**{**arguments, **overrides})
+
+
+def toy_trainer(directory: Path, callbacks: Sequence[Callback] = (), **overrides: Any) -> Trainer:
+    arguments: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_epochs": 1,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": any(isinstance(c, WindowCheckpoint) for c in callbacks),
+        "default_root_dir": str(directory),
+        "plugins": [AtomicCheckpointIO()],
+        "callbacks": list(callbacks),
+    }
+    return Trainer(**{**arguments, **overrides})

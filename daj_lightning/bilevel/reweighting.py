@@ -1,25 +1,28 @@
 """alpha: a weight for every sample, `(batch, losses) -> (B,)`, differentiable in its own parameters.
 
-Every map is non-negative and lets a weight that came near zero return: softplus has a gradient
-everywhere, where a clamp has none at its bound. Weights are scaled so that 1 means "as in plain
-training" (the window gradient is (1/K) sum alpha_i g_i).
+Every map ends in squareplus: non-negative, 1 at 0, and with a slope that falls only as 1/x^2, so that a
+weight that came near zero can return. A clamp has no slope at its bound, and softplus loses it
+exponentially: at -40 it is below Adam's eps. Weights are scaled so that 1 means "as in plain training"
+(the window gradient is (1/K) sum alpha_i g_i).
 Letters: B samples, D domains, S samples in the training set.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daj_lightning.records import DajError, JudgeBatch
 
-_SOFTPLUS_ONE = math.log(math.expm1(1.0))  # softplus of it is 1
+
+def squareplus(x: Tensor) -> Tensor:
+    """(x + sqrt(x^2 + 4)) / 2 (Barron 2021), elementwise; 1 at 0, without cancellation for x < 0."""
+    root = (x * x + 4).sqrt()
+    return torch.where(x < 0, 2 / (root - x), (x + root) / 2)
 
 
 class TrainingSet(NamedTuple):
@@ -56,7 +59,7 @@ class Uniform(Reweighter):
 class DomainWeights(Reweighter):
     """One weight per domain (paper, section 4: "domain reweighting").
 
-    alpha_k = softplus(raw_k) / sum_j softplus(raw_j): positive, sums to 1 over the D domains, starts at
+    alpha_k = squareplus(raw_k) / sum_j squareplus(raw_j): positive, sums to 1 over the D domains, starts at
     1/D. A sample weighs D alpha_k, so that the mean over the domains is 1. Normalised over the domains and
     not over the window, because a window may hold a single domain.
     """
@@ -68,11 +71,11 @@ class DomainWeights(Reweighter):
 
     def build(self, training_set: TrainingSet) -> None:
         self.names = training_set.domains
-        self.raw = nn.Parameter(torch.full((len(self.names),), _SOFTPLUS_ONE))
+        self.raw = nn.Parameter(torch.zeros(len(self.names)))
 
     def alphas(self) -> Tensor:
         """(D,), sums to 1: the paper's alpha."""
-        positive = F.softplus(self.raw)
+        positive = squareplus(self.raw)
         return positive / positive.sum()
 
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ class DomainWeights(Reweighter):
 class InstanceTable(Reweighter):
     """One weight per training sample (paper, section 4: "instance table").
 
-    alpha_i = softplus(raw_i), starts at 1, not normalised. Its gradient is sparse: with `LazyAdam` only
+    alpha_i = squareplus(raw_i), starts at 1, not normalised. Its gradient is sparse: with `LazyAdam` only
     the rows of the window move.
     """
 
@@ -96,17 +99,17 @@ class InstanceTable(Reweighter):
 
     def build(self, training_set: TrainingSet) -> None:
         self.raw = nn.Embedding(training_set.num_samples, 1, sparse=True)
-        nn.init.constant_(self.raw.weight, _SOFTPLUS_ONE)
+        nn.init.zeros_(self.raw.weight)
 
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
         del losses
-        return F.softplus(self.raw(batch.sample_ids)).squeeze(1)
+        return squareplus(self.raw(batch.sample_ids)).squeeze(1)
 
 
 class InstanceNet(Reweighter):
     """A weight as a function of the sample's loss (paper, Eq. 2: "instance net").
 
-    alpha_i = softplus(MLP(loss_i)), two hidden layers (App. B: "each containing 10 hidden units"), random
+    alpha_i = squareplus(MLP(loss_i)), two hidden layers (App. B: "each containing 10 hidden units"), random
     start near 1, not normalised. The loss enters detached: the weight is data, not a second objective.
 
     Args:
@@ -120,12 +123,10 @@ class InstanceNet(Reweighter):
         self.net = nn.Sequential(
             nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
         )
-        # Only the output starts near 1; a ReLU net of one input could also start dead for all losses.
-        nn.init.constant_(self.net[-1].bias, _SOFTPLUS_ONE)  # type: ignore[arg-type]
 
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
         del batch
-        return F.softplus(self.net(losses.detach()[:, None])).squeeze(1)
+        return squareplus(self.net(losses.detach()[:, None])).squeeze(1)
 
 
 def shares(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:

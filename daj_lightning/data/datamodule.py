@@ -43,7 +43,7 @@ class JudgeData(LightningDataModule):
         max_windows: bi-level steps of a run.
         max_length: tokens of prompt and response together.
         max_pairs_per_problem: (right, wrong) pairs of a training or meta problem, each in both orders.
-        max_test_pairs_per_problem: the same for the test problems' selection accuracy.
+        max_asked_pairs_per_problem: of these, asked in `validate` and `test` for the selection accuracy.
         voting: rounds at inference.
         corrupt: domain -> share of its training pairs whose preference is swapped.
         prepare_on_fit: prepare missing or stale data before training, instead of stopping with an error.
@@ -66,7 +66,7 @@ class JudgeData(LightningDataModule):
         max_windows: int = 20_000,
         max_length: int = 8192,
         max_pairs_per_problem: int = 8,
-        max_test_pairs_per_problem: int = 8,
+        max_asked_pairs_per_problem: int = 8,
         voting: Voting | None = None,
         corrupt: Mapping[str, float] | None = None,
         prepare_on_fit: bool = False,
@@ -83,7 +83,7 @@ class JudgeData(LightningDataModule):
             responses=responses,
             template=template,
             max_pairs_per_problem=max_pairs_per_problem,
-            max_test_pairs_per_problem=max_test_pairs_per_problem,
+            max_asked_pairs_per_problem=max_asked_pairs_per_problem,
             voting=voting or Voting(),
             num_workers=num_workers,
             limits=limits or Limits(),
@@ -111,10 +111,12 @@ class JudgeData(LightningDataModule):
     def setup(self, stage: str) -> None:
         check_prepared(self.preparation, self.root)
         self.tokenizer = load_tokenizer(self.tokenizer_name)
-        self.comparisons = read_comparisons(self.root / "test.jsonl")
-        asked = {comparison.problem_id for comparison in self.comparisons}
-        self.graded = {name: group for name, group in read_graded(self.root).items() if name in asked}
-        """Test problems only: problem id -> (candidate, passed), in order."""
+        self.comparisons = {
+            "validate": read_comparisons(self.root / "validation.jsonl"),  # the meta problems
+            "test": read_comparisons(self.root / "test.jsonl"),
+        }
+        self.graded = read_graded(self.root)
+        """problem id -> (candidate, passed), in order."""
         if stage != "fit":
             return
         pairs = corrupt(read_pairs(self.root / "train.jsonl"), self.corrupt, self.seed)
@@ -141,8 +143,11 @@ class JudgeData(LightningDataModule):
     def collate(self, train_ids: list[int], meta_ids: list[int]) -> BilevelBatch:
         return BilevelBatch(inner=self.train_pairs.batch(train_ids), meta=self.meta_pairs.batch(meta_ids))
 
-    def test_dataloader(self) -> DataLoader[Comparison]:
-        return DataLoader(self.comparisons, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
-
     def val_dataloader(self) -> DataLoader[Comparison]:
-        return self.test_dataloader()
+        return self._asking("validate")
+
+    def test_dataloader(self) -> DataLoader[Comparison]:
+        return self._asking("test")
+
+    def _asking(self, stage: str) -> DataLoader[Comparison]:
+        return DataLoader(self.comparisons[stage], batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]

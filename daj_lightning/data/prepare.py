@@ -46,7 +46,8 @@ class Preparation:
     template: str
     max_pairs_per_problem: int
     """(right, wrong) pairs of a training or meta problem; each is asked in both orders."""
-    max_test_pairs_per_problem: int
+    max_asked_pairs_per_problem: int
+    """Of these, asked in `validate` and `test` for the selection accuracy."""
     voting: Voting
     num_workers: int
     """Candidates executed at once."""
@@ -61,7 +62,7 @@ class Preparation:
             "responses": self.responses.description(),
             "template": PromptTemplate(self.template).text,
             "max_pairs_per_problem": self.max_pairs_per_problem,
-            "max_test_pairs_per_problem": self.max_test_pairs_per_problem,
+            "max_asked_pairs_per_problem": self.max_asked_pairs_per_problem,
             "voting": vars(self.voting),
             "limits": dataclasses.asdict(self.limits),
             "seed": self.seed,
@@ -123,35 +124,39 @@ def write_splits(
     preparation: Preparation,
     root: Path,
 ) -> dict[str, int]:
-    """train.jsonl and meta.jsonl hold pairs, test.jsonl comparisons; returns their numbers of rows."""
+    """train and meta hold pairs, validation (the meta problems) and test comparisons; returns row counts."""
     template = PromptTemplate(preparation.template)
     of_problem: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         of_problem.setdefault(candidate.problem_id, []).append(candidate)
-    comparisons: dict[str, list[Comparison]] = {split: [] for split in SPLITS}
+    mixed: dict[str, list[Comparison]] = {split: [] for split in SPLITS}
+    asked: dict[str, list[Comparison]] = {split: [] for split in SPLITS}
     for problem in problems.values():
         split, own = split_of(problem), of_problem.get(problem.problem_id, [])
         if split is None or not own:
             continue
-        is_test = split == "test"
-        limit = preparation.max_test_pairs_per_problem if is_test else preparation.max_pairs_per_problem
-        comparisons[split] += mixed_comparisons(problem, own, passed, template, limit, preparation.seed)
-        if is_test:
-            comparisons[split] += voting_comparisons(problem, own, passed, template, preparation.voting)
-    pairs = {split: preference_pairs(comparisons[split], preparation.responses) for split in ("train", "meta")}
-    check_splits(problems.values(), pairs)
-    rows: dict[str, Sequence[Pair | Comparison]] = {**pairs, "test": comparisons["test"]}
-    for split in SPLITS:
-        write_jsonl(root / f"{split}.jsonl", rows[split])
-    return {split: len(rows[split]) for split in SPLITS}
+        pairs = mixed_comparisons(problem, own, passed, template, preparation.max_pairs_per_problem, preparation.seed)
+        mixed[split] += pairs
+        asked[split] += pairs[: 2 * preparation.max_asked_pairs_per_problem]
+        asked[split] += voting_comparisons(problem, own, passed, template, preparation.voting)
+    rows: dict[str, Sequence[Pair | Comparison]] = {
+        "train": preference_pairs(mixed["train"], preparation.responses),
+        "meta": preference_pairs(mixed["meta"], preparation.responses),
+        "validation": asked["meta"],
+        "test": asked["test"],
+    }
+    check_splits(problems.values(), rows)
+    for name, records in rows.items():
+        write_jsonl(root / f"{name}.jsonl", records)
+    return {name: len(records) for name, records in rows.items()}
 
 
-def check_splits(problems: Iterable[Problem], pairs: Mapping[str, Sequence[Pair]]) -> None:
+def check_splits(problems: Iterable[Problem], rows: Mapping[str, Sequence[Any]]) -> None:
     """Refuse to go on without a training or a meta sample."""
     dates = sorted(problem.release_date for problem in problems)
     wanted = {"train": f"before {META_START}", "meta": f"in [{META_START}, {TEST_START})"}
     for split, when in wanted.items():
-        if not pairs[split]:
+        if not rows[split]:
             covered = f"{dates[0]} to {dates[-1]}" if dates else "nothing"
             raise DajError(
                 f"{split} set is empty: no problem released {when} has both a passing and a failing candidate; "

@@ -102,7 +102,7 @@ def best_of_n_scores(judgments: Sequence[Judgment], graded: Graded, voting: Voti
     """
     rounds: dict[str, list[Judgment]] = {}
     difficulty: dict[str, str] = {}
-    for judgment in judgments:
+    for judgment in judgments:  # names the problems that were asked about
         comparison = judgment.comparison
         difficulty[comparison.problem_id] = comparison.difficulty
         if comparison.kind == "round":
@@ -118,8 +118,8 @@ def best_of_n_scores(judgments: Sequence[Judgment], graded: Graded, voting: Voti
     levels = [level for level in ("easy", "medium", "hard") if level in difficulty.values()]
     return {
         rule: {
-            "overall": bootstrap([[score(name)] for name in graded]),
-            **{level: bootstrap([[score(n)] for n in graded if difficulty.get(n) == level]) for level in levels},
+            "overall": bootstrap([[score(name)] for name in difficulty]),
+            **{level: bootstrap([[score(name)] for name in difficulty if difficulty[name] == level]) for level in levels},
         }
         for rule, score in rules.items()
     }

@@ -16,6 +16,7 @@ Only modules that load fast are imported: this start is paid for every candidate
 """
 
 import ctypes
+import gc
 import marshal
 import os
 import resource
@@ -288,6 +289,8 @@ def main():
     import site
 
     site.setquit()  # `exit` and `quit`, which -S leaves out
+    compile("", "", "exec")  # the first call builds the compiler's types: 0.8 ms that each fork would pay
+    gc.freeze()  # what exists now is not traversed again when a fork collects or shuts down: 1-3 ms a test
     write_frame(b"ready")
     return job, names, *serve(job)
 
@@ -299,6 +302,7 @@ def call_method(module, job, test_input, fd):
     exec(compile(job["code"], "<candidate>", "exec", dont_inherit=True), module.__dict__)
     answer = getattr(module.Solution(), job["function_name"])(*args)
     write_all(fd, dumps(answer).encode())
+    os._exit(0)  # a call has no interpreter shutdown of its own, and 2 ms are saved
 
 
 if __name__ == "__main__":

@@ -272,6 +272,9 @@ class DataReweightedJudge(LightningModule):
 
     # Answering comparisons -------------------------------------------------------------------------
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device) if isinstance(batch, BilevelBatch) else batch  # comparisons are text
+
     def test_step(self, batch: Sequence[Comparison], batch_idx: int) -> list[Judgment]:
         return self.answer(batch)
 

@@ -1,0 +1,95 @@
+// The gradient bank on a CPU: both ops read every row once and are bound by memory.
+//
+// Rows go through in groups of four. One row is one stream of memory, and a core fetches several
+// streams faster than one after another; the group also shares each load of the vector.
+#include "daj/launch.h"
+#include "daj/simd.h"
+
+#include <algorithm>
+
+namespace daj::cpu {
+namespace {
+
+constexpr int kGroup = 4;
+
+// sums[r] = sum over n columns of row r times vector, for `Rows` rows that lie P apart. Sixteen lanes
+// times two accumulators keep at most 128 additions in float; the rest is added in double.
+template <int Rows, typename T>
+DAJ_INLINE void dot_rows(const T* rows, int64_t P, const float* vector, int64_t n, double* sums) {
+    Floats even[Rows] = {}, odd[Rows] = {};
+    int64_t p = 0;
+    for (; p + 2 * kLanes <= n; p += 2 * kLanes) {
+        const Floats left = load(vector + p), right = load(vector + p + kLanes);
+        for (int r = 0; r < Rows; ++r) {
+            even[r] += load(rows + r * P + p) * left;
+            odd[r] += load(rows + r * P + p + kLanes) * right;
+        }
+    }
+    for (int r = 0; r < Rows; ++r) {
+        sums[r] = sum(even[r] + odd[r]);
+        for (int64_t q = p; q < n; ++q) sums[r] += static_cast<double>(to_float(rows[r * P + q])) * vector[q];
+    }
+}
+
+template <typename T>
+DAJ_INLINE void dot_block(const T* bank, const float* vector, double* partials, int64_t K, int64_t P, int64_t block) {
+    const int64_t begin = block * kColumnsPerBlock, n = std::min(kColumnsPerBlock, P - begin), B = num_blocks(P);
+    double sums[kGroup];
+    int64_t k = 0;
+    for (; k + kGroup <= K; k += kGroup) {
+        dot_rows<kGroup>(bank + k * P + begin, P, vector + begin, n, sums);
+        for (int r = 0; r < kGroup; ++r) partials[(k + r) * B + block] = sums[r];
+    }
+    for (; k < K; ++k) dot_rows<1>(bank + k * P + begin, P, vector + begin, n, partials + k * B + block);
+}
+
+// out[p] += sum over `Rows` rows r of weights[r] * row[r][p].
+template <int Rows, typename T>
+DAJ_INLINE void add_rows(const T* rows, int64_t P, const float* weights, int64_t n, float* out) {
+    int64_t p = 0;
+    for (; p + kLanes <= n; p += kLanes) {
+        Floats total = load(out + p);
+        for (int r = 0; r < Rows; ++r) total += broadcast(weights[r]) * load(rows + r * P + p);
+        store(out + p, total);
+    }
+    for (; p < n; ++p) {
+        for (int r = 0; r < Rows; ++r) out[p] += weights[r] * to_float(rows[r * P + p]);
+    }
+}
+
+template <typename T>
+DAJ_INLINE void combine_block(const T* bank, const float* weights, float* out, int64_t K, int64_t P, int64_t block) {
+    const int64_t begin = block * kColumnsPerBlock, n = std::min(kColumnsPerBlock, P - begin);
+    std::fill(out + begin, out + begin + n, 0.0f);
+    int64_t k = 0;
+    for (; k + kGroup <= K; k += kGroup) add_rows<kGroup>(bank + k * P + begin, P, weights + k, n, out + begin);
+    for (; k < K; ++k) add_rows<1>(bank + k * P + begin, P, weights + k, n, out + begin);
+}
+
+}  // namespace
+
+DAJ_SIMD_CLONES
+void grad_bank_dot(const void* bank, BankType type, const float* vector, double* partials, int64_t K, int64_t P,
+                   int64_t first_block, int64_t last_block) {
+    for (int64_t block = first_block; block < last_block; ++block) {
+        if (type == BankType::kFloat32) {
+            dot_block(static_cast<const float*>(bank), vector, partials, K, P, block);
+        } else {
+            dot_block(static_cast<const BFloat16*>(bank), vector, partials, K, P, block);
+        }
+    }
+}
+
+DAJ_SIMD_CLONES
+void grad_bank_combine(const void* bank, BankType type, const float* weights, float* out, int64_t K, int64_t P,
+                       int64_t first_block, int64_t last_block) {
+    for (int64_t block = first_block; block < last_block; ++block) {
+        if (type == BankType::kFloat32) {
+            combine_block(static_cast<const float*>(bank), weights, out, K, P, block);
+        } else {
+            combine_block(static_cast<const BFloat16*>(bank), weights, out, K, P, block);
+        }
+    }
+}
+
+}  // namespace daj::cpu

@@ -1,0 +1,47 @@
+// Entry points of the kernels: raw pointers in, raw pointers out.
+//
+// Nothing here knows torch, so that csrc/cpu and csrc/cuda compile without it (and the latter without
+// a GPU). csrc/ops checks every argument before it calls; these functions trust what they get.
+// Letters: K rows of a gradient bank, P adapter parameters.
+#pragma once
+
+#include <cstdint>
+
+namespace daj {
+
+enum class BankType { kFloat32, kBFloat16 };
+
+namespace cpu {
+
+// Columns of one partial sum. Fixed, so that a result does not depend on the number of threads; 4096
+// floats (16 KiB) leave room for the rows beside them in a first-level cache.
+constexpr int64_t kColumnsPerBlock = 4096;
+
+inline int64_t num_blocks(int64_t P) { return (P + kColumnsPerBlock - 1) / kColumnsPerBlock; }
+
+// partials[k * num_blocks(P) + b] = sum over the columns p of block b of bank[k, p] * vector[p],
+// for first_block <= b < last_block. The caller adds the blocks up, in order.
+void grad_bank_dot(const void* bank, BankType type, const float* vector, double* partials, int64_t K, int64_t P,
+                   int64_t first_block, int64_t last_block);
+
+// out[p] = sum over k of weights[k] * bank[k, p], for the columns p of first_block <= b < last_block.
+void grad_bank_combine(const void* bank, BankType type, const float* weights, float* out, int64_t K, int64_t P,
+                       int64_t first_block, int64_t last_block);
+
+}  // namespace cpu
+
+namespace cuda {
+
+// Floats of scratch memory that grad_bank_dot needs on the device.
+int64_t grad_bank_dot_scratch(int64_t K, int64_t P);
+
+// out[k] = sum over p of bank[k, p] * vector[p]. Returns nullptr, or CUDA's text of the error.
+const char* grad_bank_dot(const void* bank, BankType type, const float* vector, float* scratch, float* out, int64_t K,
+                          int64_t P, void* stream);
+
+// out[p] = sum over k of weights[k] * bank[k, p]. Returns nullptr, or CUDA's text of the error.
+const char* grad_bank_combine(const void* bank, BankType type, const float* weights, float* out, int64_t K, int64_t P,
+                              void* stream);
+
+}  // namespace cuda
+}  // namespace daj

@@ -1,0 +1,132 @@
+"""Which implementation an op uses: the extension built from csrc/, or plain torch.
+
+The environment variable `DAJ_KERNELS` is read at every call:
+    auto    the extension where it was built and serves the tensors at hand, else plain torch (default)
+    torch   always plain torch
+    ext     always the extension; an error that says why where it cannot
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from daj_lightning.kernels import fake
+from daj_lightning.kernels.autograd import guard
+from daj_lightning.records import DajError
+
+OPS = ("grad_bank_dot", "grad_bank_combine")
+OLDEST_GPU = (8, 0)
+"""Compute capability that csrc/cuda is compiled for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """The extension in this process, or why there is none."""
+
+    library: torch.library.Library | None
+    """Owns the registrations made from Python; None without an extension."""
+    reason: str
+    """What it was built with; without an extension, why."""
+    has_cuda: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KernelUse:
+    """Which implementation an op uses on a device, and why."""
+
+    op: str
+    device: str
+    """"cpu" or "cuda"."""
+    implementation: Literal["ext", "torch"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.op:18} {self.device:5} {self.implementation:6} {self.reason}"
+
+
+@functools.cache
+def extension() -> Extension:
+    """Load the extension, once a process."""
+    folder = Path(__file__).parent
+    record = folder / "_build.json"
+    if not record.is_file():
+        return _none("it was never built here: run pip install -e .")
+    build = json.loads(record.read_text())
+    if not build["built"]:
+        return _none(f"its build failed: {build['reason']}")
+    try:
+        facts = importlib.import_module("daj_lightning.kernels._C").build_info()
+        torch.ops.load_library(folder / "libdaj.so")
+    except (ImportError, OSError) as error:  # another Python or torch than it was built for
+        return _none(f"it does not load: {error}. Build it again: pip install -e .")
+    library = torch.library.Library("daj", "IMPL")
+    fake.register(library)
+    for op in OPS:
+        guard(library, getattr(torch.ops.daj, op).default)
+    cuda = f"CUDA {facts['cuda']} ({facts['cuda_archs']})" if facts["cuda"] else "no CUDA"
+    return Extension(library, f"built with {facts['compiler']}, torch {facts['torch']}, {cuda}", bool(facts["cuda"]))
+
+
+def uses_extension(bank: Tensor, operand: Tensor) -> bool:
+    """Whether the extension computes this call.
+
+    Raises:
+        DajError: DAJ_KERNELS is none of the three, or is "ext" and the extension cannot serve.
+    """
+    mode = _mode()
+    if mode == "torch":
+        return False
+    obstacle = _obstacle(bank.device, bank.dtype, operand.dtype)
+    if mode == "ext" and obstacle:
+        raise DajError(f"DAJ_KERNELS=ext, but the extension cannot serve this call: {obstacle}. Set DAJ_KERNELS=auto.")
+    return not obstacle
+
+
+def kernel_report() -> list[KernelUse]:
+    """What each op uses for a float32 or bfloat16 bank on each device of this machine, and why."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return [_use(op, device) for op in OPS for device in devices]
+
+
+def _use(op: str, device: str) -> KernelUse:
+    if _mode() == "torch":
+        return KernelUse(op, device, "torch", "DAJ_KERNELS=torch")
+    obstacle = _obstacle(torch.device(device), torch.float32, torch.float32)
+    if obstacle:
+        return KernelUse(op, device, "torch", obstacle)
+    return KernelUse(op, device, "ext", extension().reason)
+
+
+def _mode() -> str:
+    mode = os.environ.get("DAJ_KERNELS", "auto")
+    if mode not in ("auto", "torch", "ext"):
+        raise DajError(f"DAJ_KERNELS={mode}: unknown. Set it to auto, torch or ext.")
+    return mode
+
+
+def _obstacle(device: torch.device, bank: torch.dtype, operand: torch.dtype) -> str:
+    """Why the extension cannot serve a bank and an operand of these dtypes; empty if it can."""
+    if torch.float64 in (bank, operand):
+        return "float64 is computed by plain torch"
+    if extension().library is None:
+        return f"no extension: {extension().reason}"
+    if device.type == "cuda":
+        if not extension().has_cuda:
+            return "the extension was built without its CUDA half"
+        if torch.cuda.get_device_capability(device) < OLDEST_GPU:
+            return f"{torch.cuda.get_device_name(device)} is older than sm_80, for which the extension is compiled"
+        return ""
+    return "" if device.type == "cpu" else f"the extension has no kernels for {device.type}"
+
+
+def _none(reason: str) -> Extension:
+    return Extension(None, reason, has_cuda=False)

@@ -1,0 +1,27 @@
+"""The ops in plain torch: the specification of csrc/, and what runs without it.
+
+The bank goes through in slices of columns. A bank in bfloat16 is as large as a model's adapters times K,
+and a float32 copy of all of it would double what it was meant to halve.
+Letters: K rows, P adapter parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+COLUMNS = 1 << 16  # 16 rows of them make 4 MiB of float32
+
+
+def grad_bank_dot(bank: Tensor, vector: Tensor) -> Tensor:
+    """(K,) inner products of the rows of bank (K, P) with vector (P,)."""
+    dtype = torch.promote_types(bank.dtype, vector.dtype)
+    slices = zip(bank.split(COLUMNS, dim=1), vector.to(dtype).split(COLUMNS), strict=True)
+    return torch.stack([torch.mv(rows.to(dtype), part) for rows, part in slices]).sum(dim=0)
+
+
+def grad_bank_combine(bank: Tensor, weights: Tensor) -> Tensor:
+    """(P,) sum of the rows of bank (K, P), each times its entry of weights (K,)."""
+    dtype = torch.promote_types(bank.dtype, weights.dtype)
+    weights = weights.to(dtype)
+    return torch.cat([torch.mv(rows.to(dtype).T, weights) for rows in bank.split(COLUMNS, dim=1)])

@@ -1,0 +1,123 @@
+"""Every weight starts where the paper says, stays non-negative, and can come back from near zero."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import make_batch
+
+from daj_lightning.bilevel import DomainWeights, InstanceNet, InstanceTable, LazyAdam, Reweighter, TrainingSet, Uniform
+from daj_lightning.records import DajError
+
+TRAINING_SET = TrainingSet(domains=("easy", "medium", "hard"), num_samples=8)
+
+
+def built(reweighter: Reweighter) -> Reweighter:
+    reweighter.build(TRAINING_SET)
+    return reweighter
+
+
+@pytest.mark.parametrize("reweighter", [Uniform(), DomainWeights(), InstanceTable()], ids=lambda r: type(r).__name__)
+def test_every_weight_starts_at_one(reweighter: Reweighter) -> None:
+    """A domain's alpha starts at 1/D and its map multiplies by D; a table's alpha starts at 1."""
+    weights = built(reweighter)(make_batch(6), torch.rand(6))
+    torch.testing.assert_close(weights, torch.ones(6))
+
+
+def test_domain_alphas_start_at_one_over_d_and_always_sum_to_one() -> None:
+    domain = DomainWeights()
+    domain.build(TRAINING_SET)
+    torch.testing.assert_close(domain.alphas(), torch.full((3,), 1 / 3))
+    with torch.no_grad():
+        domain.raw.copy_(torch.tensor([-9.0, 0.5, 4.0]))
+    assert float(domain.alphas().detach().sum()) == pytest.approx(1)
+    assert domain.named_weights().keys() == {"easy", "medium", "hard"}
+
+
+def test_a_window_of_one_domain_still_tells_that_domains_weight() -> None:
+    """Normalised over the domains, not over the window: a lone domain is not forced back to 1."""
+    domain = DomainWeights()
+    domain.build(TRAINING_SET)
+    with torch.no_grad():
+        domain.raw.copy_(torch.tensor([2.0, 0.0, 0.0]))
+    batch = make_batch(4)
+    batch.domains.fill_(0)
+    assert (domain(batch, torch.zeros(4)) > 1.3).all()
+
+
+def test_the_net_starts_near_one_and_depends_on_the_loss_alone() -> None:
+    torch.manual_seed(0)
+    net = InstanceNet()
+    losses = torch.linspace(0, 2, 6)
+    weights = net(make_batch(6), losses)
+    assert ((weights > 0.5) & (weights < 2)).all()
+    assert weights.unique().numel() == 6
+    torch.testing.assert_close(net(make_batch(6, seed=7), losses), weights)
+
+
+def test_the_net_sees_the_loss_detached() -> None:
+    losses = torch.rand(4, requires_grad=True)
+    InstanceNet()(make_batch(4), losses).sum().backward()
+    assert losses.grad is None
+
+
+@pytest.mark.parametrize("reweighter", [DomainWeights(), InstanceTable(), InstanceNet()], ids=lambda r: type(r).__name__)
+def test_weights_stay_non_negative_and_return_from_zero(reweighter: Reweighter) -> None:
+    """200 steps that push sample 0 down, then 200 that push it up: it is not trapped."""
+    torch.manual_seed(0)
+    reweighter = built(reweighter)
+    batch, losses = make_batch(3), torch.tensor([0.2, 0.7, 1.5])
+    optimizer = LazyAdam(reweighter.parameters(), lr=0.1)
+
+    def push(direction: torch.Tensor) -> torch.Tensor:
+        for _ in range(200):
+            optimizer.zero_grad()
+            reweighter(batch, losses).backward(gradient=direction)
+            optimizer.step()
+        return reweighter(batch, losses).detach()
+
+    low = push(torch.tensor([1.0, 0.0, 0.0]))
+    assert (low >= 0).all()
+    assert low[0] < 0.2
+    assert push(torch.tensor([-1.0, 0.0, 0.0]))[0] > 1
+
+
+class TestLazyAdam:
+    def test_it_equals_adam_when_every_row_is_seen(self) -> None:
+        torch.manual_seed(0)
+        start = torch.randn(5, 2)
+        ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+        lazy, adam = LazyAdam([ours], lr=0.1), torch.optim.Adam([theirs], lr=0.1)
+        for _ in range(10):
+            ours.grad = torch.randn(5, 2)
+            theirs.grad = ours.grad.clone()
+            lazy.step()
+            adam.step()
+        torch.testing.assert_close(ours, theirs)
+
+    def test_a_row_not_seen_does_not_move_and_counts_for_itself(self) -> None:
+        """Row 1 is seen once, late: its step is Adam's first step, not a shared 5th one."""
+        table = torch.nn.Embedding(3, 1, sparse=True)
+        torch.nn.init.zeros_(table.weight)
+        optimizer = LazyAdam(table.parameters(), lr=0.1)
+        for row in (0, 0, 0, 0, 1):
+            optimizer.zero_grad()
+            table(torch.tensor([row])).sum().backward()
+            optimizer.step()
+        moved = table.weight.detach().squeeze()
+        assert moved[0] == pytest.approx(-0.4, abs=1e-4)
+        assert moved[1] == pytest.approx(-0.1, abs=1e-4)
+        assert moved[2] == 0
+
+    def test_a_sample_drawn_twice_in_a_window_adds_its_gradients_and_counts_once(self) -> None:
+        table = torch.nn.Embedding(2, 1, sparse=True)
+        optimizer = LazyAdam(table.parameters(), lr=0.1)
+        table(torch.tensor([1, 1])).sum().backward()
+        optimizer.step()
+        state = optimizer.state[table.weight]
+        assert state["count"].tolist() == [0, 1]
+        assert float(state["exp_avg"][1]) == pytest.approx(0.2)
+
+    def test_a_rate_of_zero_is_refused(self) -> None:
+        with pytest.raises(DajError, match="lr > 0"):
+            LazyAdam([torch.nn.Parameter(torch.zeros(1))], lr=0.0)

@@ -1,0 +1,60 @@
+"""The template is filled in one pass, and mistakes in it are named."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from daj_lightning.judge import PromptTemplate
+from daj_lightning.records import Candidate, DajError, Problem, TestCase
+
+PROBLEM = Problem(
+    "p1", "Sum", "Print {n} and {title}.", "atcoder", "easy", date(2024, 1, 1), "", None, (TestCase("1 2", "3"),), ()
+)
+BRACES = Candidate("c1", "p1", "weak", "print('{statement} {candidates}', {'a': {}})")
+OTHER = Candidate("c2", "p1", "weak", "print(f'{x}')")
+
+
+@pytest.mark.parametrize("name", ["five_steps", "compact"])
+def test_braces_in_statements_and_programs_stay_what_they_are(name: str) -> None:
+    prompt = PromptTemplate(name).fill(PROBLEM, [BRACES, OTHER])
+    assert prompt.count(BRACES.code) == 1
+    assert prompt.count(OTHER.code) == 1
+    assert prompt.count(PROBLEM.statement) == 1
+    assert prompt.index(BRACES.code) < prompt.index(OTHER.code)
+
+
+def test_the_five_steps_name_what_the_paper_names() -> None:
+    prompt = PromptTemplate().fill(PROBLEM, [BRACES, OTHER])
+    for k in range(1, 6):
+        assert f"Step {k}," in prompt
+    assert "hidden" in prompt
+    assert "1 2\nOutput:\n3" in prompt
+    assert prompt.rstrip().endswith("<selection>INDEX</selection>")
+    assert "from 1 to 2" in prompt
+
+
+def test_a_users_file_replaces_the_template(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("{statement} | {candidates}")
+    assert PromptTemplate(str(path)).fill(PROBLEM, [BRACES, OTHER]).startswith("Print {n} and {title}. | ")
+
+
+@pytest.mark.parametrize("text", ["{statement} {candidats}", "{statement}"])
+def test_a_template_with_a_wrong_or_missing_placeholder_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_text(text)
+    with pytest.raises(DajError, match="candidates"):
+        PromptTemplate(str(path))
+
+
+def test_a_candidate_without_code_is_named() -> None:
+    with pytest.raises(DajError, match="'c9' of p1 has no code"):
+        PromptTemplate().fill(PROBLEM, [BRACES, Candidate("c9", "p1", "weak", " \n")])
+
+
+def test_a_template_that_does_not_exist_is_answered_with_the_shipped_names() -> None:
+    with pytest.raises(DajError, match="compact.*five_steps"):
+        PromptTemplate("six_steps")
