@@ -57,7 +57,7 @@ class Torch:
                 torch.check()
                 return torch
         raise BuildFailed(
-            f"no torch in {sysconfig.get_path('purelib')}. Install torch there, then install this package again."
+            f"no torch in {sysconfig.get_path('purelib')}. Install torch there, then this package again."
         )
 
     def check(self) -> None:
@@ -88,8 +88,8 @@ class CudaToolkit:
         nvcc = next((str(place) for place in places if place.is_file()), None)
         if nvcc is None:
             raise BuildFailed(
-                "the CUDA half needs nvcc, and neither CUDA_HOME nor PATH leads to one. Install the CUDA toolkit, or "
-                "set DAJ_CUDA=0 for the CPU half alone."
+                "the CUDA half needs nvcc, and neither CUDA_HOME nor PATH leads to one. Install the CUDA "
+                "toolkit, or set DAJ_CUDA=0 for the CPU half alone."
             )
         # The nvcc on PATH may be a wrapper script; nvcc itself knows where its toolkit lies.
         dry_run = subprocess.run(
@@ -146,7 +146,8 @@ def build(target: Path) -> dict[str, object]:
     }
     write_if_changed(work / "build_facts.h", build_facts(facts))
     module = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
-    write_if_changed(work / "build.ninja", ninja_file(torch, compiler, cuda, Path(pybind11.get_include()), module))
+    rules = ninja_file(torch, compiler, cuda, Path(pybind11.get_include()), module)
+    write_if_changed(work / "build.ninja", rules)
     run([sys.executable, "-m", "ninja", "-C", str(work)])
     for name in ("libdaj.so", module):
         shutil.copy2(work / name, target / KERNELS / name)
@@ -164,18 +165,23 @@ def build_facts(facts: dict[str, str]) -> str:
 
 
 def ninja_file(torch: Torch, compiler: str, cuda: CudaToolkit | None, pybind11: Path, module: str) -> str:
-    """The build, for ninja; paths may hold no space, '$' or ':'."""
+    """The build, for ninja."""
+    for path in (ROOT, torch.root, pybind11):
+        if re.search(r"[\s$:]", str(path)):
+            raise BuildFailed(f"the path {str(path)!r} holds a space, '$' or ':', which break the build.")
     includes = f"-I{ROOT}/csrc/include"
     ops = ["csrc/cpu/grad_bank.cpp", "csrc/ops/ops.cpp"] + (["csrc/ops/ops_cuda.cpp"] if cuda else [])
     libraries = f"-L{torch.root}/lib -Wl,--no-as-needed -ltorch_cpu"
+    if cuda and torch.cuda:
+        libraries += " -ltorch_cuda"
     if cuda:
         # Static: the toolkit's version may differ from the one that torch carries.
-        libraries += (" -ltorch_cuda" if torch.cuda else "") + f" -L{cuda.library_dir()} -lcudart_static -lrt -lpthread -ldl"
+        libraries += f" -L{cuda.library_dir()} -lcudart_static -lrt -lpthread -ldl"
     lines = [
         # No -march: csrc/include/daj/simd.h picks the instruction set when the library loads. The maps
         # keep this machine's paths out of the binary.
         f"cxxflags = -O3 -std=c++20 -fPIC -fvisibility=hidden -Wall -Wno-psabi -ffile-prefix-map={ROOT}/= "
-        f"-ffile-prefix-map={torch.root}=torch {includes}",
+        f"-ffile-prefix-map={torch.root}=torch -ffile-prefix-map={pybind11}=pybind11 {includes}",
         f"torchflags = -DTORCH_TARGET_VERSION=0x020b000000000000 -isystem {torch.root}/include",
         f"pyflags = -isystem {pybind11} -isystem {sysconfig.get_path('include')} -I.",
         "rule cxx",
@@ -192,8 +198,8 @@ def ninja_file(torch: Torch, compiler: str, cuda: CudaToolkit | None, pybind11: 
         archs = " ".join(f"-gencode {flag}" for flag in CUDA_ARCHS.values())
         lines += [
             "rule nvcc",
-            f"  command = {cuda.nvcc} -MMD -MF $out.d -O3 -std=c++17 -Xcompiler -fPIC,-fvisibility=hidden {archs} "
-            f"{includes} -c $in -o $out",
+            f"  command = {cuda.nvcc} -MMD -MF $out.d -O3 -std=c++17 -Xcompiler -fPIC,-fvisibility=hidden "
+            f"{archs} {includes} -c $in -o $out",
             "  depfile = $out.d",
             "  deps = gcc",
             f"build {object_of('csrc/cuda/grad_bank.cu')}: nvcc {ROOT}/csrc/cuda/grad_bank.cu",

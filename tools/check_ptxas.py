@@ -19,7 +19,8 @@ CSRC = Path(__file__).resolve().parents[1] / "csrc"
 ARCHS = ("sm_80", "sm_90")  # those that setup.py compiles for
 KERNEL = re.compile(
     r"Function properties for (?P<name>\S+)\n"
-    r"\s*(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\n"
+    r"\s*(?P<stack>\d+) bytes stack frame, "
+    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\n"
     r".*?Used (?P<registers>\d+) registers"
 )
 
@@ -57,8 +58,8 @@ def main() -> int:
                 wrong = spilt > 0 or int(kernel["stack"]) > 0
                 bad += wrong
                 print(
-                    f"{'BAD' if wrong else 'ok ':3} {arch} {kernel['registers']:>3} registers, {kernel['stack']} B stack, "
-                    f"{spilt} B spilt  {kernel['name']}"
+                    f"{'BAD' if wrong else 'ok ':3} {arch} {kernel['registers']:>3} registers, "
+                    f"{kernel['stack']} B stack, {spilt} B spilt  {kernel['name']}"
                 )
     return 1 if bad else 0
 

@@ -1,7 +1,7 @@
 // The gradient bank on a CPU: both ops read every row once and are bound by memory.
 //
-// Rows go through in groups of four. One row is one stream of memory, and a core fetches several
-// streams faster than one after another; the group also shares each load of the vector.
+// One row is one stream of memory, and a core fetches several streams at once faster than one after
+// another. So the rows go through together: the dot's in groups that share each load of the vector.
 #include "daj/launch.h"
 #include "daj/simd.h"
 
@@ -10,7 +10,8 @@
 namespace daj::cpu {
 namespace {
 
-constexpr int kGroup = 4;
+constexpr int kGroup = 4;    // rows of the dot that go through together
+constexpr int kVectors = 4;  // of Floats, which the combination sums at once
 
 // sums[r] = sum over n columns of row r times vector, for `Rows` rows that lie P apart. Sixteen lanes
 // times two accumulators keep at most 128 additions in float; the rest is added in double.
@@ -43,27 +44,30 @@ DAJ_INLINE void dot_block(const T* bank, const float* vector, double* partials, 
     for (; k < K; ++k) dot_rows<1>(bank + k * P + begin, P, vector + begin, n, partials + k * B + block);
 }
 
-// out[p] += sum over `Rows` rows r of weights[r] * row[r][p].
-template <int Rows, typename T>
-DAJ_INLINE void add_rows(const T* rows, int64_t P, const float* weights, int64_t n, float* out) {
+// out[p] = sum over K rows k of weights[k] * rows[k][p], for n columns. All rows of a few columns add up
+// in registers: a sum that went back to memory between rows took twice the time.
+template <typename T>
+DAJ_INLINE void combine_rows(const T* rows, const float* weights, float* out, int64_t K, int64_t P, int64_t n) {
     int64_t p = 0;
-    for (; p + kLanes <= n; p += kLanes) {
-        Floats total = load(out + p);
-        for (int r = 0; r < Rows; ++r) total += broadcast(weights[r]) * load(rows + r * P + p);
-        store(out + p, total);
+    for (; p + kVectors * kLanes <= n; p += kVectors * kLanes) {
+        Floats totals[kVectors] = {};
+        for (int64_t k = 0; k < K; ++k) {
+            const Floats weight = broadcast(weights[k]);
+            for (int v = 0; v < kVectors; ++v) totals[v] += weight * load(rows + k * P + p + v * kLanes);
+        }
+        for (int v = 0; v < kVectors; ++v) store(out + p + v * kLanes, totals[v]);
     }
     for (; p < n; ++p) {
-        for (int r = 0; r < Rows; ++r) out[p] += weights[r] * to_float(rows[r * P + p]);
+        float total = 0;
+        for (int64_t k = 0; k < K; ++k) total += weights[k] * to_float(rows[k * P + p]);
+        out[p] = total;
     }
 }
 
 template <typename T>
 DAJ_INLINE void combine_block(const T* bank, const float* weights, float* out, int64_t K, int64_t P, int64_t block) {
-    const int64_t begin = block * kColumnsPerBlock, n = std::min(kColumnsPerBlock, P - begin);
-    std::fill(out + begin, out + begin + n, 0.0f);
-    int64_t k = 0;
-    for (; k + kGroup <= K; k += kGroup) add_rows<kGroup>(bank + k * P + begin, P, weights + k, n, out + begin);
-    for (; k < K; ++k) add_rows<1>(bank + k * P + begin, P, weights + k, n, out + begin);
+    const int64_t begin = block * kColumnsPerBlock;
+    combine_rows(bank + begin, weights, out + begin, K, P, std::min(kColumnsPerBlock, P - begin));
 }
 
 }  // namespace

@@ -16,6 +16,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+// Four blocks may use 64 registers a thread. Left to itself, ptxas aims at eight blocks with 32, and spills.
+constexpr int kBlocksPerSM = 4;
 constexpr int kWidth = 8;                              // columns that a thread reads at once
 constexpr int kStride = kThreads * kWidth;             // columns that a block reads at once
 constexpr int kSteps = 4;                              // reads of one block of the dot
@@ -71,7 +73,7 @@ __device__ __forceinline__ float warp_sum(float x) {
 // First stage: partials[k, tile] for a group of rows. The groups of one tile are neighbours in the grid,
 // so all but one of them find the vector in the L2 cache.
 template <bool Wide, typename T>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     dot_tiles(const T* __restrict__ bank, const float* __restrict__ vector, float* __restrict__ partials, int64_t K,
               int64_t P, int64_t num_tiles) {
     const int64_t num_groups = (K + kGroup - 1) / kGroup;
@@ -107,7 +109,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 // Second stage: one block adds up the partials of one row, in double.
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     dot_rows(const float* __restrict__ partials, float* __restrict__ out, int64_t num_tiles) {
     __shared__ double sums[kThreads];
     double sum = 0;
@@ -121,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 template <bool Wide, typename T>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, kBlocksPerSM)
     combine_columns(const T* __restrict__ bank, const float* __restrict__ weights, float* __restrict__ out, int64_t K,
                     int64_t P) {
     const int64_t start = static_cast<int64_t>(blockIdx.x) * kStride;

@@ -37,7 +37,7 @@ class TrainingSet(NamedTuple):
 class Reweighter(nn.Module, ABC):
     """The seam: a weight for each sample of a batch, knowing no engine."""
 
-    def build(self, training_set: TrainingSet) -> None:  # noqa: B027 - most need nothing
+    def build(self, training_set: TrainingSet) -> None:
         """Create the parameters that depend on the data; called once, before the optimizer is made."""
 
     @abstractmethod

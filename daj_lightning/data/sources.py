@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import date
 from pathlib import Path
 from typing import Protocol
 
+from daj_lightning.data import bank
 from daj_lightning.data.bank import bank_candidates, bank_rows
 from daj_lightning.data.livecodebench import candidate_from_row, problem_from_row, read_jsonl
 from daj_lightning.records import Candidate, DajError, Problem
@@ -61,7 +63,13 @@ class BankSource:
         return problems, candidates
 
     def description(self) -> dict[str, object]:
-        return {"source": "bank", **vars(self)}
+        return {"source": "bank", "code": _bank_fingerprint(), **vars(self)}
+
+
+def _bank_fingerprint() -> str:
+    """Changes with the bank's own code, which its problems and programs come from."""
+    files = sorted(Path(bank.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 class LiveCodeBenchSource:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rich.table import Table
 from torchmetrics import MeanMetric
 
 from daj_lightning.bilevel import shares
-from daj_lightning.data import PairDataset
+from daj_lightning.data import PairDataset, SampleStream
 from daj_lightning.evaluation.metrics import best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
 from daj_lightning.evaluation.tables import best_of_n_table, selection_table
@@ -104,11 +103,11 @@ class BeforeAfter(Callback):
         }
 
     def _mean_loss(self, module: DataReweightedJudge, dataset: PairDataset) -> float:
-        """Unweighted mean over samples spread evenly through the set."""
-        step = max(1, len(dataset) // self.num_loss_samples)
+        """Unweighted mean over a fixed random part of the set."""
         mean = MeanMetric()
+        number = min(self.num_loss_samples, len(dataset))
         with torch.no_grad():
-            for i in range(0, len(dataset), step):
+            for i in SampleStream(len(dataset), seed=0, name="measured").take(0, number):
                 mean.update(module.objective(module.judge, dataset.batch([i]).to(module.device)).cpu())
         return float(mean.compute())
 

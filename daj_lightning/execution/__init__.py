@@ -1,10 +1,11 @@
 """Run one untrusted program against tests and say what happened.
 
-worker.py is the process of the program, sandbox.py starts and ends it, compare.py decides whether an
-output is right, grader.py makes verdicts.
+worker.py is the process of the program (isolation.py shuts it in), sandbox.py starts it, talks to it
+and ends it, compare.py decides whether an output is right, grader.py makes verdicts.
 """
 
 from daj_lightning.execution.grader import grade, grade_all
-from daj_lightning.execution.sandbox import Limits, Sandbox, SandboxError
+from daj_lightning.execution.limits import Limits
+from daj_lightning.execution.sandbox import Sandbox, SandboxError
 
 __all__ = ["Limits", "Sandbox", "SandboxError", "grade", "grade_all"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +67,7 @@ def grade_all(
     stop = threading.Event()
     executor = ThreadPoolExecutor(num_workers, thread_name_prefix="daj-grade")
     try:
-        futures = [executor.submit(grade, problem, candidate, sandbox, stop=stop) for problem, candidate in jobs]
+        futures = [executor.submit(grade, *job, sandbox, stop=stop) for job in jobs]
         for future in futures:
             yield future.result()
     finally:
@@ -91,7 +90,7 @@ def check(problem: Problem, candidate: Candidate, tests: tuple[TestCase, ...]) -
 
 def judge_run(run: Run, test: TestCase, *, functional: bool) -> tuple[Outcome, str]:
     """The outcome of one test and, unless it passed, how it failed."""
-    if run.timed_out or run.exit_code == -signal.SIGXCPU:
+    if run.timed_out:
         return Outcome.TIMED_OUT, f"timed out after {run.cpu_s:.2f} s of CPU time"
     if run.output_too_long:
         return Outcome.OUTPUT_LIMIT, "wrote more than the output limit"
@@ -104,4 +103,4 @@ def judge_run(run: Run, test: TestCase, *, functional: bool) -> tuple[Outcome, s
     if (same_value if functional else same_text)(run.output, test.output):
         return Outcome.PASSED, ""
     shown = run.output if len(run.output) <= DETAIL_CHARS else run.output[:DETAIL_CHARS] + "..."
-    return Outcome.WRONG_ANSWER, f"wrong answer {ascii(shown)}"
+    return Outcome.WRONG_ANSWER, f"wrong answer {shown!a}"

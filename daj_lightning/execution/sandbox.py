@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import marshal
-import math
 import os
 import select
 import signal
@@ -26,16 +25,17 @@ import tempfile
 import threading
 import time
 import warnings
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from daj_lightning.records import DajError
+from daj_lightning.execution.limits import Limits
 
 WORKER = Path(__file__).with_name("worker.py")
 # -S and an environment of our own make the start fast and the same everywhere; -I would ignore the hash seed.
-START = (sys.executable, "-S", "-s", "-P", "-B", str(WORKER))
+START = (sys.executable, "-S", "-s", str(WORKER))
 ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 START_LIMIT_S = 30.0
 SILENCE_LIMIT_S = 10.0
@@ -56,45 +56,6 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one test of one candidate may use."""
-
-    test_wall_s: float = 6.0
-    """Seconds of real time (LiveCodeBench: 6)."""
-    test_cpu_s: int = 6
-    """Seconds of CPU time of each process, whole: the kernel counts in those."""
-    memory_mib: int = 1024
-    """Address space of each process, interpreter included."""
-    output_kib: int = 1024
-    """Standard output, standard error, return value and every file, each."""
-    processes: int = 64
-    """Processes and threads at one time."""
-    open_files: int = 256
-    """File descriptors of each process."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            whole = field.name != "test_wall_s"
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                raise DajError(f"{field.name} is {value!r}; wanted a {'whole ' if whole else ''}number.")
-            if not 0 < value < math.inf:
-                raise DajError(f"{field.name} is {value}; wanted a number > 0.")
-
-    def rlimits(self, processes: int) -> dict[str, tuple[int, int]]:
-        """Soft and hard limit by the name of the constant in `resource`."""
-        memory, files = self.memory_mib << 20, self.open_files
-        return {
-            "RLIMIT_CPU": (self.test_cpu_s, self.test_cpu_s + 1),
-            "RLIMIT_AS": (memory, memory),
-            "RLIMIT_FSIZE": ((self.output_kib << 10) + 1,) * 2,  # one more: only a longer output is cut
-            "RLIMIT_NPROC": (processes, processes),
-            "RLIMIT_NOFILE": (files, files),
-            "RLIMIT_CORE": (0, 0),
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """What one test of one program showed, before anybody compares."""
 
@@ -105,6 +66,7 @@ class Run:
     exit_code: int
     """Negative: the number of the signal."""
     timed_out: bool
+    """By the wall or by the CPU limit."""
     output_too_long: bool
     cpu_s: float
     """Of all processes of the test."""
@@ -160,15 +122,15 @@ class Sandbox:
             "output_bytes": self.limits.output_kib << 10,
             "limits": self.limits.rlimits(self.processes),
         }
-        return Session(job, self.limits.test_wall_s, stop or threading.Event())
+        return Session(job, self.limits, stop or threading.Event())
 
 
 class Session:
     """One worker process and the conversation with it."""
 
-    def __init__(self, job: dict[str, object], wall_s: float, stop: threading.Event) -> None:
+    def __init__(self, job: Mapping[str, object], limits: Limits, stop: threading.Event) -> None:
         self.job = job
-        self.wall_s = wall_s
+        self.limits = limits
         self.stop = stop
 
     def __enter__(self) -> Self:
@@ -186,14 +148,15 @@ class Session:
             )
         except OSError as error:
             self.directory.cleanup()
-            raise SandboxError(f"cannot start {START[0]}: {error}. Check that it is a Python binary.") from error
-        assert self.worker.stdin and self.worker.stdout and self.worker.stderr
+            raise SandboxError(f"cannot start {START[0]}: {error}. Is it a Python binary?") from error
+        assert self.worker.stdin
+        assert self.worker.stdout
         self.to_worker, self.from_worker = self.worker.stdin.fileno(), self.worker.stdout.fileno()
         os.set_blocking(self.to_worker, False)
         os.set_blocking(self.from_worker, False)
         deadline = time.monotonic() + START_LIMIT_S
         try:
-            self.send(marshal.dumps(self.job), deadline)
+            self.send(marshal.dumps(dict(self.job)), deadline)
             self.receive(deadline)
         except (EOFError, TimeoutError):
             reason = self.last_words()
@@ -211,7 +174,7 @@ class Session:
 
     def run(self, test_input: str) -> Run:
         """One test. A program that takes its worker down has crashed; one that freezes it has timed out."""
-        deadline = time.monotonic() + self.wall_s + SILENCE_LIMIT_S
+        deadline = time.monotonic() + self.limits.test_wall_s + SILENCE_LIMIT_S
         try:
             self.send(test_input.encode("utf-8", "surrogatepass"), deadline)
             header, output, errors = (self.receive(deadline) for _ in range(NUM_ANSWER_FRAMES))
@@ -222,14 +185,17 @@ class Session:
             if signal_number <= 0:
                 raise SandboxError(self.last_words()) from None
             return Run("", "the worker was killed", -signal_number, False, False, cpu_s=0.0)
-        timed_out, too_long, exit_code, cpu_s = header.split()
+        timed_out, too_long, exit_code, cpu_s = map(float, header.split())
+        out_of_cpu = exit_code == -signal.SIGXCPU or (
+            exit_code == -signal.SIGKILL and cpu_s >= self.limits.test_cpu_s  # it had ignored SIGXCPU
+        )
         return Run(
             output=output.decode("utf-8", "surrogateescape"),
             errors=errors.decode("utf-8", "replace"),
             exit_code=int(exit_code),
-            timed_out=timed_out == b"1",
-            output_too_long=too_long == b"1",
-            cpu_s=float(cpu_s),
+            timed_out=bool(timed_out) or out_of_cpu,
+            output_too_long=bool(too_long),
+            cpu_s=cpu_s,
         )
 
     def send(self, payload: bytes, deadline: float) -> None:
@@ -268,19 +234,19 @@ class Session:
         """Why a worker failed; ends it if need be."""
         self.kill()
         assert self.worker.stderr
-        lines = self.worker.stderr.read().decode("utf-8", "replace").split("\n")
-        reason = next((line for line in reversed(lines) if line), "it said nothing; is the machine overloaded?")
+        text = self.worker.stderr.read().decode("utf-8", "replace").strip()
+        reason = text.rpartition("\n")[2] or "it said nothing; is the machine overloaded?"
         return f"the sandbox worker ended with status {self.worker.returncode}: {reason}"
 
     def close(self) -> None:
         """End every process of the session and remove its directory."""
-        assert self.worker.stdin and self.worker.stdout and self.worker.stderr
-        self.worker.stdin.close()  # the worker's sign to kill what runs and to leave
+        pipes = self.worker.stdin, self.worker.stdout, self.worker.stderr
+        for pipe in pipes:
+            assert pipe
+            pipe.close()  # the worker's sign to kill what runs and to leave
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.worker.wait(timeout=LEAVE_LIMIT_S)
         self.kill()
-        self.worker.stdout.close()
-        self.worker.stderr.close()
         self.directory.cleanup()
 
     def kill(self) -> None:

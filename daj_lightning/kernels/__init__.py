@@ -56,7 +56,7 @@ def grad_bank_combine(bank: Tensor, weights: Tensor) -> Tensor:
 
 
 def _check(name: str, bank: Tensor, operand: Tensor, dim: int) -> None:
-    """Refuse a bank and an operand (one number for each entry of the bank's dimension `dim`) that do not fit."""
+    """Refuse operands that do not fit: one number is needed for each entry of the bank's `dim`."""
     if bank.dim() != 2:
         raise ValueError(f"bank needs the shape (K, P): one row per sample; got {tuple(bank.shape)}.")
     if bank.dtype not in (torch.bfloat16, torch.float32, torch.float64):

@@ -73,7 +73,8 @@ def extension() -> Extension:
     for op in OPS:
         guard(library, getattr(torch.ops.daj, op).default)
     cuda = f"CUDA {facts['cuda']} ({facts['cuda_archs']})" if facts["cuda"] else "no CUDA"
-    return Extension(library, f"built with {facts['compiler']}, torch {facts['torch']}, {cuda}", bool(facts["cuda"]))
+    made_with = f"built with {facts['compiler']}, torch {facts['torch']}, {cuda}"
+    return Extension(library, made_with, has_cuda=bool(facts["cuda"]))
 
 
 def uses_extension(bank: Tensor, operand: Tensor) -> bool:
@@ -87,7 +88,7 @@ def uses_extension(bank: Tensor, operand: Tensor) -> bool:
         return False
     obstacle = _obstacle(bank.device, bank.dtype, operand.dtype)
     if mode == "ext" and obstacle:
-        raise DajError(f"DAJ_KERNELS=ext, but the extension cannot serve this call: {obstacle}. Set DAJ_KERNELS=auto.")
+        raise DajError(f"DAJ_KERNELS=ext cannot serve this call: {obstacle}. Set DAJ_KERNELS=auto.")
     return not obstacle
 
 
@@ -123,7 +124,7 @@ def _obstacle(device: torch.device, bank: torch.dtype, operand: torch.dtype) -> 
         if not extension().has_cuda:
             return "the extension was built without its CUDA half"
         if torch.cuda.get_device_capability(device) < OLDEST_GPU:
-            return f"{torch.cuda.get_device_name(device)} is older than sm_80, for which the extension is compiled"
+            return f"{torch.cuda.get_device_name(device)} is older than sm_80, the oldest GPU compiled for"
         return ""
     return "" if device.type == "cpu" else f"the extension has no kernels for {device.type}"
 

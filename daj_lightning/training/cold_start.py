@@ -17,12 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from rich.progress import track
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from daj_lightning.data.prepare import read_pairs
-from daj_lightning.judge import EncodedResponse, encode_prompt, encode_response, pad_right, parse_selection, selection_tag
+from daj_lightning.judge import (
+    EncodedResponse,
+    encode_prompt,
+    encode_response,
+    pad_right,
+    parse_selection,
+    selection_tag,
+)
 from daj_lightning.records import DajError, Pair
 
 _CHAT_TEMPLATE = (
@@ -81,7 +90,7 @@ class ColdStart:
             self._write(pairs, directory, wanted)
 
     def _write(self, pairs: Sequence[Pair], directory: Path, note: dict[str, Any]) -> None:
-        tokenizer = train_tokenizer([pair.prompt for pair in pairs], self.vocab_size)
+        tokenizer = train_tokenizer([text for pair in pairs for text in (pair.prompt, pair.chosen)], self.vocab_size)
         arguments = dict(self.architecture)
         config = AutoConfig.for_model(
             arguments.pop("model_type"),
@@ -96,9 +105,7 @@ class ColdStart:
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.steps)
         model.train()
         for rows in track(self._batches(pairs, tokenizer), "cold start", total=self.steps):
-            input_ids, attention_mask, _ = pad_right(rows, tokenizer.pad_token_id)
-            labels = input_ids.masked_fill(~attention_mask, -100)
-            loss = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).loss
+            loss = language_and_format_loss(model, *pad_right(rows, tokenizer.pad_token_id))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -122,6 +129,16 @@ class ColdStart:
                 prompt_ids = encoded.setdefault(pair.prompt, encode_prompt(tokenizer, pair.prompt))
                 rows.append(encode_response(tokenizer, prompt_ids, random_answer(pair, rng), self.max_length))
             yield rows
+
+
+def language_and_format_loss(
+    model: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor
+) -> Tensor:
+    """Mean next-token loss of the prompts plus that of the responses, which are far shorter; inputs (R, T)."""
+    logits = model(input_ids=input_ids, attention_mask=attention_mask).logits[:, :-1]
+    loss_RT = F.cross_entropy(logits.transpose(1, 2), input_ids[:, 1:], reduction="none")
+    response, attended = response_mask[:, 1:], attention_mask[:, 1:]
+    return loss_RT[response].mean() + loss_RT[attended & ~response].mean()
 
 
 def random_answer(pair: Pair, rng: random.Random) -> str:

@@ -1,7 +1,7 @@
 """The bundled problem bank: problems and candidate programs made from a seed, in LiveCodeBench's schema.
 
 Small enough to run anywhere, shaped like the real thing: two platforms, three difficulties, three
-periods, two policies that err in different ways. No label is stored; execution decides.
+periods, policies that err in different ways. No label is stored; execution decides.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from daj_lightning.records import Candidate, DajError
 FAMILIES: tuple[str, ...] = tuple(FAMILIES_BY_NAME)
 """Names of the families."""
 POLICIES: tuple[str, ...] = tuple(_candidates.POLICIES)
-"""Names of the policies: "weak" makes gross mistakes, "strong" subtle ones."""
+"""Names of the policies: "weak" makes gross mistakes, "strong" subtle ones, "hasty" stops too early."""
 
 
 def bank_rows(*, num_problems: int = 240, seed: int = 0) -> list[dict[str, str]]:
-    """LiveCodeBench rows, the same for the same arguments; 120 or more give every family all three periods.
+    """LiveCodeBench rows, the same for the same arguments; 120 or more bring every family into every period.
 
     Raises:
         DajError: more problems asked for than there are different ones.
@@ -29,7 +29,9 @@ def bank_rows(*, num_problems: int = 240, seed: int = 0) -> list[dict[str, str]]
     return _rows.make_rows(tuple(FAMILIES_BY_NAME.values()), num_problems, seed)
 
 
-def bank_candidates(row: Mapping[str, str], *, policy: str, num_candidates: int, seed: int = 0) -> list[Candidate]:
+def bank_candidates(
+    row: Mapping[str, str], *, policy: str, num_candidates: int, seed: int = 0
+) -> list[Candidate]:
     """Different programs for a row of the bank, the same for the same arguments.
 
     Raises:
@@ -38,8 +40,8 @@ def bank_candidates(row: Mapping[str, str], *, policy: str, num_candidates: int,
     name = json.loads(row["metadata"] or "{}").get("bank", {}).get("family")
     if name not in FAMILIES_BY_NAME:
         raise DajError(
-            f"{row['question_id']}: its metadata name the family {name!r}; the bank writes candidates only for its own "
-            f"rows, of {', '.join(FAMILIES)}. Give a row of bank_rows."
+            f"{row['question_id']}: its metadata name the family {name!r}; the bank writes candidates "
+            f"only for its own rows, of {', '.join(FAMILIES)}. Give a row of bank_rows."
         )
     return _candidates.write_candidates(FAMILIES_BY_NAME[name], row, policy, num_candidates, seed)
 

@@ -1,8 +1,9 @@
-"""Candidate programs for a bank problem, as two imagined policies would write them.
+"""Candidate programs for a bank problem, as three imagined policies would write them.
 
 A policy writes a correct variant or a mistaken one. What makes "weak" and "strong" differ is the kind of
 mistake: gross ones (a wrong operator, initial value or aggregate, a missing branch) against subtle ones
-(off by one, strict for non-strict, a forgotten special case). No label is kept: a mistake may turn out
+(off by one, strict for non-strict, a forgotten special case). "hasty" runs out of tokens: most of its
+mistakes are programs that stop before they are finished. No label is kept: a mistake may turn out
 harmless, and only execution says.
 """
 
@@ -25,6 +26,7 @@ BY_HAND = "by_hand"
 TRUNCATE = "truncate"
 
 _ATTEMPTS = 60
+_SHORTER = 0.3
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Policy:
 
 POLICIES: Mapping[str, Policy] = {
     "weak": Policy(
-        correct=0.42,
-        by_hand=0.3,
+        correct=0.47,
+        by_hand=0.2,
         gross=0.8,
-        truncate=0.05,
+        truncate=0.03,
         operators={
             "flip_comparison": 3.0,
             "negate_condition": 3.0,
@@ -68,12 +70,27 @@ POLICIES: Mapping[str, Policy] = {
             "off_by_one_constant": 1.0,
             "compare_strictness": 1.0,
             "range_bound": 0.5,
-            "wrong_return": 1.0,
+            "wrong_return": 0.4,
+        },
+    ),
+    "hasty": Policy(
+        correct=0.47,
+        by_hand=0.1,
+        gross=0.8,
+        truncate=0.85,
+        operators={
+            "flip_comparison": 3.0,
+            "swap_arithmetic": 3.0,
+            "wrong_initial": 3.0,
+            "swap_min_max": 3.0,
+            "drop_statement": 2.0,
+            "off_by_one_constant": 1.0,
+            "wrong_return": 0.4,
         },
     ),
     "strong": Policy(
-        correct=0.42,
-        by_hand=0.25,
+        correct=0.47,
+        by_hand=0.2,
         gross=0.15,
         truncate=0.0,
         operators={
@@ -85,7 +102,7 @@ POLICIES: Mapping[str, Policy] = {
             "drop_guard": 3.0,
             "drop_condition": 3.0,
             "drop_negation": 2.0,
-            "wrong_return": 1.0,
+            "wrong_return": 0.4,
             "wrong_initial": 1.0,
             "drop_modulus": 1.0,
             "drop_call": 1.0,
@@ -112,7 +129,9 @@ def write_candidates(
     """`num_candidates` programs for a row of this family, no two alike."""
     programs = write_programs(family, row, policy, num_candidates, seed)
     name = row["question_id"]
-    return [Candidate(f"{name}/{policy}/{k}", name, policy, program.code) for k, program in enumerate(programs)]
+    return [
+        Candidate(f"{name}/{policy}/{k}", name, policy, program.code) for k, program in enumerate(programs)
+    ]
 
 
 def write_programs(
@@ -126,15 +145,17 @@ def write_programs(
     if policy not in POLICIES:
         raise DajError(f"no policy {policy!r} in the bank; it knows {', '.join(map(repr, POLICIES))}.")
     rng = Random(f"{row['question_id']}/{row['metadata']}/{policy}/{num_candidates}/{seed}")
-    author = _Author(family, json.loads(row["metadata"])["bank"]["parameters"], row["platform"], POLICIES[policy], rng)
+    author = _Author(
+        family, json.loads(row["metadata"])["bank"]["parameters"], row["platform"], POLICIES[policy], rng
+    )
     programs: dict[str, Program] = {}
     for correct in _plan(num_candidates, POLICIES[policy].correct, rng):
         drafts = (author.write(correct) for _ in range(_ATTEMPTS))
         fresh = next((draft for draft in drafts if draft.code not in programs), None)
         if fresh is None:
             raise DajError(
-                f"{row['question_id']}: policy {policy!r} ran out of different programs after {len(programs)} of "
-                f"{num_candidates}. Ask for fewer candidates."
+                f"{row['question_id']}: policy {policy!r} ran out of different programs after "
+                f"{len(programs)} of {num_candidates}. Ask for fewer candidates."
             )
         programs[fresh.code] = fresh
     return list(programs.values())
@@ -161,13 +182,18 @@ class _Author:
 
     def write(self, correct: bool) -> Program:
         if correct:
-            return Program(CORRECT, self.finished(self.parsed(self.family.variants)))
+            return Program(CORRECT, self.finished(self.parsed(self.shorter_variants())))
         if self.rng.random() < self.policy.truncate:
             return Program(TRUNCATE, self.truncated())
         if self.rng.random() < self.policy.by_hand:
             approaches = self.family.gross if self.rng.random() < self.policy.gross else self.family.subtle
             return Program(BY_HAND, self.finished(self.parsed(approaches)))
         return self.mutant()
+
+    def shorter_variants(self) -> Sequence[str]:
+        """Now and then without the longest: many mistakes shorten a program, and length must not tell."""
+        variants = sorted(self.family.variants, key=len)
+        return variants[:-1] if self.rng.random() < _SHORTER else variants
 
     def mutant(self) -> Program:
         variant = self.parsed(self.family.variants)

@@ -73,12 +73,17 @@ class Family:
 
     def instances(self) -> list[Params]:
         """Every instance, in a fixed order."""
-        return [{k: v for axis in choice for k, v in axis.items()} for choice in itertools.product(*self.space)]
+        return merged(*self.space)
 
 
 def axis(name: str, values: Sequence[Any]) -> list[Params]:
     """An axis of one parameter."""
     return [{name: value} for value in values]
+
+
+def merged(*axes: Sequence[Params]) -> list[Params]:
+    """Every choice of one entry of each axis, merged."""
+    return [{k: v for entry in choice for k, v in entry.items()} for choice in itertools.product(*axes)]
 
 
 def fill(template: str, params: Params) -> str:

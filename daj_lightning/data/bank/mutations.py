@@ -33,7 +33,8 @@ def mutate(core: ast.Module, operators: Mapping[str, float], rng: Random) -> Mut
     Returns:
         None if no operator of these applies.
     """
-    sites = {name: found for name in operators if (found := _sites(core, OPERATORS[name]))}
+    places = _places(core)
+    sites = {name: found for name in operators if (found := _sites(places, OPERATORS[name]))}
     if not sites:
         return None
     name = rng.choices(list(sites), weights=[operators[name] for name in sites])[0]
@@ -41,14 +42,19 @@ def mutate(core: ast.Module, operators: Mapping[str, float], rng: Random) -> Mut
     return Mutation(name, _replaced(core, node, replacement))
 
 
-def _sites(core: ast.Module, operator: Operator) -> list[tuple[ast.AST, Replacement]]:
-    protected = _protected(core)
+def _places(core: ast.Module) -> list[tuple[ast.AST, bool]]:
+    """Nodes of `solve` that may change, and whether each may also go."""
+    protected, deletable = _protected(core), _deletable(core)
+    nodes = [node for node in ast.walk(core.body[-1]) if id(node) not in protected]
+    return [(node, id(node) in deletable) for node in nodes]
+
+
+def _sites(places: list[tuple[ast.AST, bool]], operator: Operator) -> list[tuple[ast.AST, Replacement]]:
     return [
         (node, replacement)
-        for node in ast.walk(core.body[-1])
-        if id(node) not in protected
+        for node, may_go in places
         for replacement in operator(node)
-        if replacement is not None or id(node) in _deletable(core)
+        if replacement is not None or may_go
     ]
 
 
@@ -63,25 +69,21 @@ def _protected(core: ast.Module) -> set[int]:
 
 
 def _touches(node: ast.AST, names: set[str]) -> bool:
-    """Whether a simple statement assigns one of the names, or calls a method of it."""
+    """Whether a statement assigns one of the names, or is a call, which may change anything."""
     if isinstance(node, ast.Assign | ast.AugAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         stored = {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
-    elif isinstance(node, ast.Expr):
-        stored = {part.value.id for part in ast.walk(node) if _is_attribute_of_name(part)}  # type: ignore[attr-defined]
-    else:
-        return False
-    return bool(stored & names)
-
-
-def _is_attribute_of_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        return bool(stored & names)
+    return isinstance(node, ast.Expr)
 
 
 def _deletable(core: ast.Module) -> set[int]:
-    """Statements that leave a sibling behind."""
+    """Statements that leave a sibling behind, outside of any `while`."""
+    loops = [loop for loop in ast.walk(core) if isinstance(loop, ast.While)]
+    looped = {id(node) for loop in loops for statement in loop.body for node in ast.walk(statement)}
     bodies = [getattr(node, field, []) for node in ast.walk(core) for field in ("body", "orelse")]
-    return {id(node) for body in bodies if isinstance(body, list) and len(body) > 1 for node in body}
+    siblings = [node for body in bodies if isinstance(body, list) and len(body) > 1 for node in body]
+    return {id(node) for node in siblings} - looped
 
 
 class _Replace(ast.NodeTransformer):
@@ -110,7 +112,14 @@ def compare_strictness(node: ast.AST) -> Iterator[Replacement]:
 
 def flip_comparison(node: ast.AST) -> Iterator[Replacement]:
     """The opposite direction: < for >, == for !=."""
-    flips = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+    flips: dict[type, type] = {
+        ast.Lt: ast.Gt,
+        ast.Gt: ast.Lt,
+        ast.LtE: ast.GtE,
+        ast.GtE: ast.LtE,
+        ast.Eq: ast.NotEq,
+        ast.NotEq: ast.Eq,
+    }
     yield from _other_comparison(node, flips)
 
 
@@ -247,7 +256,11 @@ def drop_call(node: ast.AST) -> Iterator[Replacement]:
 
 def wrong_order(node: ast.AST) -> Iterator[Replacement]:
     """Ascending for descending: True for False."""
-    if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, bool):
+    if (
+        isinstance(node, ast.keyword)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, bool)
+    ):
         yield ast.keyword(node.arg, ast.Constant(not node.value.value))
 
 
@@ -309,7 +322,11 @@ def _plus(expression: ast.expr, amount: int) -> ast.expr:
     """expression + amount, folded where it already ends in a constant."""
     if _is_int(expression):
         return ast.Constant(expression.value + amount)  # type: ignore[attr-defined]
-    if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.Add | ast.Sub) and _is_int(expression.right):
+    if (
+        isinstance(expression, ast.BinOp)
+        and isinstance(expression.op, ast.Add | ast.Sub)
+        and _is_int(expression.right)
+    ):
         change = amount if isinstance(expression.op, ast.Add) else -amount
         value = expression.right.value + change  # type: ignore[attr-defined]
         return ast.BinOp(expression.left, expression.op, ast.Constant(value)) if value else expression.left

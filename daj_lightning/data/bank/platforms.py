@@ -30,14 +30,26 @@ _LINES = {
     "grid": "n lines, the rows of {0}",
     "pairs": "n lines with the two numbers of each entry of {0}",
 }
-_PRINT = {"int": "print({0})", "str": "print({0})", "ints": "print(*{0})", "bool": "print('Yes' if {0} else 'No')"}
+_PRINT = {
+    "int": "print({0})",
+    "str": "print({0})",
+    "ints": "print(*{0})",
+    "bool": "print('Yes' if {0} else 'No')",
+}
 _PRINTED = {
     "int": "one integer",
     "str": "one line of text",
     "ints": "the integers on one line, separated by spaces",
     "bool": "Yes or No",
 }
-_TYPES = {"int": "int", "str": "str", "ints": "list[int]", "grid": "list[str]", "pairs": "list[list[int]]", "bool": "bool"}
+_TYPES = {
+    "int": "int",
+    "str": "str",
+    "ints": "list[int]",
+    "grid": "list[str]",
+    "pairs": "list[list[int]]",
+    "bool": "bool",
+}
 _RETURNED = {"int": "an integer", "str": "a string", "ints": "a list of integers", "bool": "true or false"}
 
 
@@ -59,7 +71,9 @@ def starter_code(family: Family, platform: str) -> str:
     if platform == "atcoder":
         return ""
     signature = ", ".join(f"{name}: {_TYPES[kind]}" for name, kind in family.arguments.items())
-    return f"class Solution:\n    def {family.method}(self, {signature}) -> {_TYPES[family.returns]}:\n        "
+    return (
+        f"class Solution:\n    def {family.method}(self, {signature}) -> {_TYPES[family.returns]}:\n        "
+    )
 
 
 def encode_input(family: Family, args: Args, platform: str) -> str:
@@ -136,7 +150,9 @@ def _input_format(arguments: Mapping[str, str]) -> str:
     first = ["n"] if any(kind in _SEQUENCES for kind in arguments.values()) else []
     first += [name for name, kind in arguments.items() if kind == "int"]
     parts = ["a line with " + " and ".join(first)] if first else []
-    return ", then ".join(parts + [_LINES[kind].format(name) for name, kind in arguments.items() if kind != "int"])
+    return ", then ".join(
+        parts + [_LINES[kind].format(name) for name, kind in arguments.items() if kind != "int"]
+    )
 
 
 def _text_lines(kind: str, value: Any) -> list[str]:

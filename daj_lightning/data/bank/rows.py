@@ -1,8 +1,8 @@
 """The bank's problems as LiveCodeBench rows.
 
-Every family appears on both platforms; the instances of a family all differ, so none of one period is
-met again in another. Five rows of a family and platform take the periods train, meta, train, test,
-train: 60, 20 and 20 %.
+Each turn takes one row of every family, on the other platform than the turn before. The instances of a
+family all differ, so none of one period is met again in another. Five turns take a family through the
+periods train, meta, train, test, train: 60, 20 and 20 %; ten do so on each platform.
 """
 
 from __future__ import annotations
@@ -34,19 +34,18 @@ def make_rows(families: Sequence[Family], num_problems: int, seed: int) -> list[
     Raises:
         DajError: a family has fewer different instances than that asks for.
     """
-    cells = [(family, platform) for family in families for platform in PLATFORMS]
     instances = {family.name: _shuffled_instances(family, seed) for family in families}
     rows = []
     for number in range(num_problems):
-        family, platform = cells[number % len(cells)]
-        round_, place = divmod(number, len(cells))
-        turn = len(PLATFORMS) * round_ + PLATFORMS.index(platform)
+        turn, place = divmod(number, len(families))
+        family = families[place]
         if turn >= len(instances[family.name]):
             raise DajError(
-                f"family {family.name!r} has {len(instances[family.name])} different problems; {num_problems} problems "
-                f"over {len(families)} families need more. Ask for {len(cells) * round_} or fewer."
+                f"family {family.name!r} has {turn} different problems; {num_problems} over {len(families)} "
+                f"families need more. Ask for {turn * len(families)} or fewer."
             )
-        period = _PERIOD_OF_TURN[(turn + place // len(PLATFORMS)) % len(_PERIOD_OF_TURN)]
+        platform = PLATFORMS[(turn + place) % len(PLATFORMS)]
+        period = _PERIOD_OF_TURN[(turn + place) % len(_PERIOD_OF_TURN)]
         rows.append(_row(family, platform, instances[family.name][turn], turn, period, seed))
     return rows
 
@@ -93,8 +92,10 @@ def _inputs(family: Family, params: Params, rng: Random) -> list[Args]:
             if drawn not in inputs:
                 inputs.append(drawn)
 
-    draw_until(NUM_PUBLIC_TESTS, (3, 4))
-    inputs += [edge for edge in family.edges(params) if edge not in inputs]
+    draw_until(NUM_PUBLIC_TESTS, (2, 3))
+    for edge in family.edges(params):
+        if edge not in inputs:
+            inputs.append(edge)
     draw_until(NUM_PUBLIC_TESTS + NUM_HIDDEN_TESTS, (4, 6, 7, 8, 9, 10))
     return inputs
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from daj_lightning.data.bank.family import AT_LEAST, COMPARISONS, GREATER, Family, Params, axis, holds, integers
+from daj_lightning.data.bank.family import (
+    AT_LEAST,
+    COMPARISONS,
+    GREATER,
+    Family,
+    Params,
+    axis,
+    holds,
+    integers,
+)
 
 
 def _count_between(p: Params, nums: list[int]) -> int:
@@ -16,8 +25,8 @@ COUNT_BETWEEN = Family(
     method="countBetween",
     arguments={"nums": "ints"},
     returns="int",
-    task="Count the values of nums that are $above_words $low and also $below_words $high. "
-    "Equal values at different positions count separately.",
+    task="Count the values of nums that are $above_words $low and also $below_words $high. Equal values at "
+    "different positions count separately.",
     limits="1 <= n <= 12, -30 <= nums[i] <= 30",
     space=(
         [{"above": ">", "above_words": "greater than"}, {"above": ">=", "above_words": "at least"}],
@@ -191,8 +200,9 @@ DIGIT_SUM = Family(
     method="digitSum",
     arguments={"n": "int"},
     returns="int",
-    task="Write the number n in base $base. Add up those of its digits that are $op_words $limit; all other digits "
-    "are ignored. If no digit qualifies, the answer is 0. Give the sum as an ordinary decimal number.",
+    task="Write the number n in base $base. Add up those of its digits that are $op_words $limit; all other"
+    " digits are ignored. If no digit qualifies, the answer is 0. Give the sum as an ordinary decimal "
+    "number.",
     limits="0 <= n <= 1000000",
     space=(COMPARISONS, axis("base", [5, 6, 7, 8, 9]), axis("limit", [2, 3])),
     solve=_digit_sum,
@@ -276,7 +286,9 @@ def solve(n):
 
 def _cap_and_drop(p: Params, nums: list[int]) -> int:
     values = [min(x, p["high"]) for x in nums if holds(x, p["op"], p["low"])]
-    return {"sum": sum(values), "distinct": len(set(values)), "squares": sum(v * v for v in values)}[p["result"]]
+    return {"sum": sum(values), "distinct": len(set(values)), "squares": sum(v * v for v in values)}[
+        p["result"]
+    ]
 
 
 CAP_AND_DROP = Family(
@@ -286,16 +298,24 @@ CAP_AND_DROP = Family(
     method="keepAndCap",
     arguments={"nums": "ints"},
     returns="int",
-    task="Keep only the values of nums that are $op_words $low, and lower every kept value above $high to $high. "
-    "Find $result_words. If nothing is kept, the answer is 0.",
+    task="Keep only the values of nums that are $op_words $low, and lower every kept value above $high to "
+    "$high. Find $result_words. If nothing is kept, the answer is 0.",
     limits="1 <= n <= 12, -30 <= nums[i] <= 30",
     space=(
         (GREATER, AT_LEAST),
         [{"low": low, "high": low + gap} for low in range(-3, 5) for gap in (4, 7)],
         [
             {"result": "sum", "result_words": "the sum of the new values", "agg": "sum(values)"},
-            {"result": "distinct", "result_words": "how many distinct new values there are", "agg": "len(set(values))"},
-            {"result": "squares", "result_words": "the sum of their squares", "agg": "sum(v * v for v in values)"},
+            {
+                "result": "distinct",
+                "result_words": "how many distinct new values there are",
+                "agg": "len(set(values))",
+            },
+            {
+                "result": "squares",
+                "result_words": "the sum of their squares",
+                "agg": "sum(v * v for v in values)",
+            },
         ],
     ),
     solve=_cap_and_drop,

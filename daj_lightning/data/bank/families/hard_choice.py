@@ -1,28 +1,19 @@
-"""Hard families: the best choice, chain, division or route."""
+"""Hard families: the best chain, split and route."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from random import Random
-from typing import TypeVar
 
-from daj_lightning.data.bank.family import AT_LEAST, COMPARISONS, GREATER, Family, Params, axis, holds, integers
-
-T = TypeVar("T")
-
-
-def _subsets(items: list[T]) -> Iterator[tuple[T, ...]]:
-    """Every non-empty subset, in the order of `items`."""
-    for size in range(1, len(items) + 1):
-        yield from combinations(items, size)
+from daj_lightning.data.bank.family import COMPARISONS, Family, Params, axis, holds, integers
 
 
 def _best_chain(p: Params, nums: list[int]) -> int:
     chains = [
         chain
-        for chain in _subsets(nums)
-        if all(holds(b - a, p["op"], p["step"]) for a, b in zip(chain, chain[1:], strict=False))
+        for size in range(1, len(nums) + 1)
+        for chain in combinations(nums, size)
+        if all(holds(b - a, p["op"], p["step"]) for a, b in pairwise(chain))
     ]
     return max(len(chain) if p["measure"] == "length" else sum(chain) for chain in chains)
 
@@ -34,8 +25,9 @@ BEST_CHAIN = Family(
     method="bestChain",
     arguments={"nums": "ints"},
     returns="int",
-    task="A chain is made by deleting any number of values from nums, not all, and keeping the order of the rest; in it, "
-    "every value minus the value just before it is $op_words $step. Find the largest $measure of a chain.",
+    task="A chain is made by deleting any number of values from nums, not all, and keeping the order of the"
+    " rest; in it, every value minus the value just before it is $op_words $step. Find the largest "
+    "$measure of a chain.",
     limits="1 <= n <= 9, 1 <= nums[i] <= 30",
     space=(
         COMPARISONS,
@@ -127,136 +119,6 @@ def solve(nums):
 )
 
 
-def _packed_value(p: Params, items: list[list[int]], capacity: int) -> int:
-    best = [0]
-    for room in range(1, capacity + 1):
-        fitting = [(w, v - p["fee"]) for w, v in items if w <= room]
-        best.append(max([best[-1]] + [best[room - w] + profit for w, profit in fitting]))
-    if p["mode"] == "many":
-        return best[capacity]
-    packs = [pack for pack in _subsets(items) if sum(w for w, _ in pack) <= capacity]
-    return max([0] + [sum(v - p["fee"] for _, v in pack) for pack in packs])
-
-
-PACKED_VALUE = Family(
-    name="packed-value",
-    difficulty="hard",
-    title="Packed Value",
-    method="packedValue",
-    arguments={"items": "pairs", "capacity": "int"},
-    returns="int",
-    task="Entry [w, v] of items is a kind of item with weight w and value v. Each kind may be packed $mode_words, and every "
-    "packed item costs a fee of $fee. Find the largest total value minus fees with total weight at most capacity; "
-    "packing nothing gives 0.",
-    limits="1 <= n <= 6, 1 <= w <= 9, 1 <= v <= 20, 1 <= capacity <= 20",
-    space=(
-        [
-            {
-                "mode": "once",
-                "mode_words": "at most once",
-                "walk": "capacity, w - 1, -1",
-                "wrong": "w, capacity + 1",
-                "next": "i + 1",
-            },
-            {
-                "mode": "many",
-                "mode_words": "any number of times",
-                "walk": "w, capacity + 1",
-                "wrong": "capacity, w - 1, -1",
-                "next": "i",
-            },
-        ],
-        axis("fee", [1, 2, 3, 4, 5, 6]),
-    ),
-    solve=_packed_value,
-    edges=lambda p: [
-        ([[2, 8]], 1),
-        ([[2, 8]], 2),
-        ([[3, 9]], 11),
-        ([[4, p["fee"]], [1, p["fee"] + 1]], 6),
-        ([[1, 1], [2, 1]], 9),
-        ([[3, 10], [4, 14], [5, 17]], 9),
-        ([[6, 20], [5, 15], [5, 15], [4, 9]], 10),
-        ([[1, 7], [2, 13], [3, 20], [9, 20], [8, 19], [7, 20]], 20),
-    ],
-    draw=lambda p, rng, size: (
-        [[rng.randint(1, 7), rng.randint(3, 16)] for _ in range(min(6, 1 + size // 2))],
-        rng.randint(size, 2 * size),
-    ),
-    variants=(
-        """
-def solve(items, capacity):
-    dp = [0] * (capacity + 1)
-    for w, v in items:
-        for c in range($walk):
-            dp[c] = max(dp[c], dp[c - w] + v - $fee)
-    return dp[capacity]
-""",
-        """
-from functools import lru_cache
-def solve(items, capacity):
-    @lru_cache(None)
-    def best(i, room):
-        if i == len(items):
-            return 0
-        w, v = items[i]
-        if w > room:
-            return best(i + 1, room)
-        return max(best(i + 1, room), best($next, room - w) + v - $fee)
-    return best(0, capacity)
-""",
-        """
-def solve(items, capacity):
-    items = [(w, v - $fee) for w, v in items if v > $fee]
-    dp = [0] * (capacity + 1)
-    for w, v in items:
-        for c in range($walk):
-            if dp[c - w] + v > dp[c]:
-                dp[c] = dp[c - w] + v
-    return dp[-1]
-""",
-    ),
-    gross=(
-        """
-def solve(items, capacity):
-    total = 0
-    for w, v in sorted(items, key=lambda item: item[0] / item[1]):
-        if w <= capacity and v > $fee:
-            total += v - $fee
-            capacity -= w
-    return total
-""",
-        """
-def solve(items, capacity):
-    dp = [0] * (capacity + 1)
-    for w, v in items:
-        for c in range($wrong):
-            dp[c] = max(dp[c], dp[c - w] + v - $fee)
-    return dp[capacity]
-""",
-    ),
-    subtle=(
-        """
-def solve(items, capacity):
-    dp = [0] * (capacity + 1)
-    for w, v in items:
-        for c in range($walk):
-            dp[c] = max(dp[c], dp[c - w] + v)
-    return max(dp[capacity] - $fee, 0)
-""",
-        """
-def solve(items, capacity):
-    dp = [0] * capacity + [0]
-    for w, v in items:
-        if w < capacity and v > $fee:
-            for c in range($walk):
-                dp[c] = max(dp[c], dp[c - w] + v - $fee)
-    return dp[capacity]
-""",
-    ),
-)
-
-
 def _maze_steps(p: Params, grid: list[str]) -> int:
     goal, reached, seen = (len(grid) - 1, len(grid[0]) - 1), {(0, 0)}, {(0, 0)}
     for steps in range(len(grid) * len(grid[0])):
@@ -276,9 +138,9 @@ MAZE_STEPS = Family(
     method="mazeSteps",
     arguments={"grid": "grid"},
     returns="int",
-    task="In grid, $wall is a wall and . is free; the top left and bottom right cells are free. A step goes from a free cell "
-    "to a free cell $moves_words. Find the least number of steps from top left to bottom right, or $missing if "
-    "there is no way.",
+    task="In grid, $wall is a wall and . is free; the top left and bottom right cells are free. A step goes"
+    " from a free cell to a free cell $moves_words. Find the least number of steps from top left to "
+    "bottom right, or $missing if there is no way.",
     limits="1 <= n <= 5, rows have equal length, 1 to 6",
     space=(
         [
@@ -287,7 +149,7 @@ MAZE_STEPS = Family(
             {"moves_words": "one place to the right, above or below", "moves": ((0, 1), (1, 0), (-1, 0))},
         ],
         axis("wall", ["#", "X"]),
-        axis("missing", [-1, 0, 99]),
+        axis("missing", [-1, 0, 50, 99]),
     ),
     solve=_maze_steps,
     edges=lambda p: [
@@ -298,22 +160,25 @@ MAZE_STEPS = Family(
         ([f".{p['wall']}...", f".{p['wall']}.{p['wall']}.", f"...{p['wall']}."],),
         (["....", f"{p['wall'] * 3}.", "....", f".{p['wall'] * 3}", "...."],),
         ([f".{p['wall'] * 2}", f"..{p['wall']}", f"{p['wall']}..", "..."],),
-        (["." * 5, p["wall"] * 5, "." * 5],),
+        ([f".{p['wall']}."] * 2 + ["..."],),
+        (["....", f"{p['wall'] * 2}.{p['wall']}", "...."],),
     ],
-    draw=lambda p, rng, size: (_maze(rng, 1 + size // 3, 2 + size // 3 if size < 5 else 3 + size // 4, p["wall"]),),
+    draw=lambda p, rng, size: (
+        _maze(rng, 1 + size // 3, 2 + size // 3 if size < 5 else 3 + size // 4, p["wall"]),
+    ),
     variants=(
         """
-from collections import deque
 def solve(grid):
+    cells = {(r, c) for r, row in enumerate(grid) for c, x in enumerate(row) if x != '$wall'}
     dist = {(0, 0): 0}
-    queue = deque(dist)
+    queue = [(0, 0)]
     while queue:
-        r, c = queue.popleft()
-        for a, b in [(r + a, c + b) for a, b in $moves]:
-            inside = 0 <= a < len(grid) and 0 <= b < len(grid[0])
-            if inside and grid[a][b] != '$wall' and (a, b) not in dist:
-                dist[a, b] = dist[r, c] + 1
-                queue.append((a, b))
+        r, c = queue.pop(0)
+        near = {(r + a, c + b) for a, b in $moves} & cells
+        cells -= near
+        for cell in near - {(0, 0)}:
+            dist[cell] = dist[r, c] + 1
+            queue.append(cell)
     return dist.get((len(grid) - 1, len(grid[0]) - 1), $missing)
 """,
         """
@@ -412,8 +277,9 @@ FAIR_SPLIT = Family(
     method="fairSplit",
     arguments={"nums": "ints"},
     returns="int",
-    task="Cut nums into exactly $parts blocks of consecutive values, none empty. The load of a block is the sum of its "
-    "values plus $fee for each value in it. Cut so that the $goal is as $wish as possible, and give that load.",
+    task="Cut nums into exactly $parts blocks of consecutive values, none empty. The load of a block is the"
+    " sum of its values plus $fee for each value in it. Cut so that the $goal is as $wish as possible,"
+    " and give that load.",
     limits="$parts <= n <= 9, 0 <= nums[i] <= 20",
     space=(
         [
@@ -437,7 +303,7 @@ FAIR_SPLIT = Family(
     draw=lambda p, rng, size: (integers(rng, min(9, size + p["parts"] - 2), 0, 20),),
     variants=(
         """
-from itertools import combinations
+from itertools import combinations, pairwise
 def solve(nums):
     values = []
     for cuts in combinations(range(1, len(nums)), $parts - 1):
@@ -470,7 +336,7 @@ def solve(nums):
     ),
     gross=(
         """
-from itertools import combinations
+from itertools import combinations, pairwise
 def solve(nums):
     values = []
     for cuts in combinations(range(1, len(nums)), $parts - 1):
@@ -487,7 +353,7 @@ def solve(nums):
     ),
     subtle=(
         """
-from itertools import combinations
+from itertools import combinations, pairwise
 def solve(nums):
     values = []
     for cuts in combinations(range(1, len(nums)), $parts - 1):
@@ -496,7 +362,7 @@ def solve(nums):
     return $pick(values)
 """,
         """
-from itertools import combinations
+from itertools import combinations, pairwise
 def solve(nums):
     values = []
     for cuts in combinations(range(1, len(nums)), $parts - 1):
@@ -508,124 +374,4 @@ def solve(nums):
 )
 
 
-def _spaced_choice(p: Params, pairs: list[list[int]]) -> int:
-    allowed = [
-        chosen
-        for chosen in _subsets(sorted(pairs))
-        if all(holds(b[0] - a[1], p["op"], p["gap"]) for a, b in zip(chosen, chosen[1:], strict=False))
-    ]
-    return max(len(chosen) if p["gain"] == 1 else sum(b - a for a, b in chosen) for chosen in allowed)
-
-
-SPACED_CHOICE = Family(
-    name="spaced-choice",
-    difficulty="hard",
-    title="Spaced Bookings",
-    method="spacedBookings",
-    arguments={"pairs": "pairs"},
-    returns="int",
-    task="Each entry [a, b] of pairs is a booking from a to b. Accept bookings such that, by rising start, each start minus "
-    "the end of the accepted booking before it is $op_words $gap. Find the largest $measure of accepted bookings.",
-    limits="1 <= n <= 8, 0 <= a < b <= 60",
-    space=(
-        (GREATER, AT_LEAST),
-        axis("gap", [1, 2, 3, 4, 5]),
-        [{"measure": "number", "gain": 1}, {"measure": "total length (sum of b - a)", "gain": "(b - a)"}],
-    ),
-    solve=_spaced_choice,
-    edges=lambda p: [
-        ([[3, 8]],),
-        ([[1, 5], [5 + p["gap"], 9 + p["gap"]]],),
-        ([[6 + p["gap"], 9 + p["gap"]], [1, 5]],),
-        ([[7, 10], [6 - p["gap"], 7 - p["gap"]], [10 + p["gap"], 30]],),
-        ([[0, 50], [2, 4], [12, 15], [30, 33]],),
-        ([[0, 9], [9, 20], [20, 35], [35, 50]],),
-        ([[5, 9]] * 4,),
-        ([[40, 50], [20, 28], [0, 6], [12, 13], [13, 20], [28, 40]],),
-    ],
-    draw=lambda p, rng, size: (_bookings(rng, min(size, 8), p["gap"]),),
-    variants=(
-        """
-def solve(pairs):
-    pairs.sort()
-    dp = []
-    for a, b in pairs:
-        near = [dp[j] for j in range(len(dp)) if a - pairs[j][1] $op $gap]
-        dp.append(max(near, default=0) + $gain)
-    return max(dp)
-""",
-        """
-def solve(pairs):
-    dp = {}
-    for a, b in sorted(pairs, key=lambda pair: pair[1]):
-        last = max((dp[end] for end in dp if a - end $op $gap), default=0)
-        dp[b] = max(dp.get(b, 0), last + $gain)
-    return max(dp.values())
-""",
-        """
-def solve(pairs):
-    pairs.sort()
-    dp = [0] * len(pairs)
-    for i in range(len(pairs) - 1, -1, -1):
-        a, b = pairs[i]
-        for j in range(i + 1, len(pairs)):
-            if pairs[j][0] - b $op $gap:
-                dp[i] = max(dp[i], dp[j])
-        dp[i] += $gain
-    return max(dp)
-""",
-    ),
-    gross=(
-        """
-def solve(pairs):
-    total = 0
-    end = -99
-    for a, b in sorted(pairs):
-        if a - end $op $gap:
-            total += $gain
-            end = b
-    return total
-""",
-        """
-def solve(pairs):
-    dp = []
-    for a, b in pairs:
-        near = [dp[j] for j in range(len(dp)) if a - pairs[j][1] $op $gap]
-        dp.append(max(near, default=0) + $gain)
-    return max(dp)
-""",
-    ),
-    subtle=(
-        """
-def solve(pairs):
-    pairs.sort()
-    dp = []
-    for a, b in pairs:
-        near = [dp[j] for j in range(len(dp)) if a - pairs[j][1] $op $gap]
-        dp.append(max(near, default=0) + $gain)
-    return dp[-1]
-""",
-        """
-def solve(pairs):
-    dp = []
-    pairs.sort()
-    for i, (a, b) in enumerate(pairs):
-        near = [dp[j] for j in range(i) if a - pairs[j][1] $op $gap]
-        dp.append((near[-1] if near else 0) + $gain)
-    return max(dp)
-""",
-    ),
-)
-
-
-def _bookings(rng: Random, size: int, gap: int) -> list[list[int]]:
-    """Bookings in no order, many of them about `gap` after an earlier one."""
-    pairs = [[start := rng.randint(0, 9), start + rng.randint(2, 12)]]
-    while len(pairs) < size:
-        start = max(0, min(50, rng.choice(pairs)[1] + gap + rng.choice([-4, -1, 0, 0, 1])))
-        pairs.append([start, min(60, start + rng.randint(1, 12))])
-    rng.shuffle(pairs)
-    return pairs
-
-
-HARD_CHOICE = (BEST_CHAIN, PACKED_VALUE, MAZE_STEPS, FAIR_SPLIT, SPACED_CHOICE)
+HARD_CHOICE = (BEST_CHAIN, MAZE_STEPS, FAIR_SPLIT)

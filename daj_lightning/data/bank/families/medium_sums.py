@@ -1,11 +1,20 @@
-"""Medium families: sums of neighbours, pairs and counts."""
+"""Medium families: sums of windows, blocks and pairs."""
 
 from __future__ import annotations
 
 from itertools import combinations
-from random import Random
 
-from daj_lightning.data.bank.family import AT_MOST, LARGEST, LESS, SMALLEST, Family, Params, axis, holds, integers
+from daj_lightning.data.bank.family import (
+    AT_MOST,
+    LARGEST,
+    LESS,
+    SMALLEST,
+    Family,
+    Params,
+    axis,
+    holds,
+    integers,
+)
 
 
 def _window_sum(p: Params, nums: list[int]) -> int:
@@ -23,8 +32,8 @@ WINDOW_SUM = Family(
     method="windowSum",
     arguments={"nums": "ints"},
     returns="int",
-    task="A window is a block of exactly $width consecutive values of nums. Find the $pick_words sum of a window. "
-    "If nums has fewer than $width values, the answer is $missing.",
+    task="A window is a block of exactly $width consecutive values of nums. Find the $pick_words sum of a "
+    "window. If nums has fewer than $width values, the answer is $missing.",
     limits="1 <= n <= 12, -20 <= nums[i] <= 20",
     space=((LARGEST, SMALLEST), axis("width", [2, 3, 4, 5]), axis("missing", [-1, 0, 50, 100])),
     solve=_window_sum,
@@ -37,7 +46,7 @@ WINDOW_SUM = Family(
         ([20, 19, 18, 17, 16, 15, 14, 13],),
         ([-5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6],),
     ],
-    draw=lambda p, rng, size: (integers(rng, size + p["width"] - 2, -20, 20),),
+    draw=lambda p, rng, size: (integers(rng, min(12, size + p["width"] - 2), -20, 20),),
     variants=(
         """
 def solve(nums):
@@ -112,7 +121,10 @@ PAIR_COUNT = Family(
     task="Count the pairs of different positions i < j for which nums[i] + nums[j] is $op_words $target. "
     "Pairs at different positions count separately, even if their values are equal.",
     limits="1 <= n <= 12, -20 <= nums[i] <= 20",
-    space=([{**LESS, "bisect": "bisect_left"}, {**AT_MOST, "bisect": "bisect_right"}], axis("target", range(-3, 12))),
+    space=(
+        [{**LESS, "bisect": "bisect_left"}, {**AT_MOST, "bisect": "bisect_right"}],
+        axis("target", range(-3, 12)),
+    ),
     solve=_pair_count,
     edges=lambda p: [
         ([p["target"]],),
@@ -125,7 +137,9 @@ PAIR_COUNT = Family(
         ([-20] * 5,),
     ],
     draw=lambda p, rng, size: (
-        integers(rng, size, -12, 14) if size < 5 else integers(rng, size, p["target"] // 2 - 3, p["target"] // 2 + 4),
+        integers(rng, size, -12, 14)
+        if size < 5
+        else integers(rng, size, p["target"] // 2 - 3, p["target"] // 2 + 4),
     ),
     variants=(
         """
@@ -225,8 +239,8 @@ BEST_BLOCK = Family(
     method="blockScore",
     arguments={"nums": "ints"},
     returns="int",
-    task="The score of a block of consecutive values of nums is the sum of its values, minus $cost for each value in it. "
-    "Find the $pick_words score of a block with at least $length values.",
+    task="The score of a block of consecutive values of nums is the sum of its values, minus $cost for each"
+    " value in it. Find the $pick_words score of a block with at least $length values.",
     limits="$length <= n <= 12, -20 <= nums[i] <= 20",
     space=((LARGEST, SMALLEST), axis("cost", [1, 2, 3, 4, 5]), axis("length", [2, 3, 4])),
     solve=_best_block,
@@ -308,123 +322,4 @@ def solve(nums):
 )
 
 
-def _mode_tie(p: Params, nums: list[int]) -> int:
-    sizes = {x: nums.count(x) for x in nums}
-    wanted = max(sizes.values()) if p["pick"] == "max" else min(sizes.values())
-    tied = sorted(x for x, size in sizes.items() if size == wanted)
-    if wanted < p["least"]:
-        return int(p["missing"])
-    return tied[0] if p["tie"] == "min" else tied[-1]
-
-
-MODE_TIE = Family(
-    name="mode-tie",
-    difficulty="medium",
-    title="Most or Least Frequent",
-    method="frequentValue",
-    arguments={"nums": "ints"},
-    returns="int",
-    task="Find the $pick_words frequent value among those that occur in nums; of several such values, take the "
-    "$tie_words. If it occurs fewer than $least times, the answer is $missing.",
-    limits="1 <= n <= 14, 1 <= nums[i] <= 20",
-    space=(
-        [
-            {"pick": "max", "pick_words": "most", "sign": "-", "key": "-v"}
-            | {"tie": "min", "backward": False, "tie_words": "smallest"},
-            {"pick": "max", "pick_words": "most", "sign": "-", "key": "v"}
-            | {"tie": "max", "backward": True, "tie_words": "largest"},
-            {"pick": "min", "pick_words": "least", "sign": "", "key": "v"}
-            | {"tie": "min", "backward": False, "tie_words": "smallest"},
-            {"pick": "min", "pick_words": "least", "sign": "", "key": "-v"}
-            | {"tie": "max", "backward": True, "tie_words": "largest"},
-        ],
-        axis("least", [2, 3]),
-        axis("missing", [-1, 0, 99]),
-    ),
-    solve=_mode_tie,
-    edges=lambda p: [
-        ([5],),
-        ([8] * p["least"],),
-        ([8] * (p["least"] - 1),),
-        ([3] * p["least"] + [9] * p["least"] + [6] * p["least"],),
-        ([9] * (p["least"] + 1) + [4] * p["least"] + [1] * (p["least"] + 1),),
-        ([2] * p["least"] + [7] * (p["least"] - 1),),
-        ([11, 4, 11, 4, 11, 4, 11, 4, 4, 11, 20, 20, 20],),
-        ([1, 2, 3, 4, 5, 6, 7],),
-    ],
-    draw=lambda p, rng, size: (_repeats(rng, size, p["least"]),),
-    variants=(
-        """
-from collections import Counter
-def solve(nums):
-    counts = Counter(nums)
-    best = $pick(counts, key=lambda v: (counts[v], $key))
-    return best if counts[best] >= $least else $missing
-""",
-        """
-def solve(nums):
-    counts = {}
-    for x in nums:
-        counts[x] = counts.get(x, 0) + 1
-    size = $pick(counts.values())
-    if size < $least:
-        return $missing
-    return $tie(x for x in counts if counts[x] == size)
-""",
-        """
-def solve(nums):
-    values = sorted(set(nums), reverse=$backward)
-    best = values[0]
-    for x in values:
-        if ${sign}nums.count(x) < ${sign}nums.count(best):
-            best = x
-    return best if nums.count(best) >= $least else $missing
-""",
-    ),
-    gross=(
-        """
-from collections import Counter
-def solve(nums):
-    counts = Counter(nums)
-    best = $tie(counts, key=lambda v: (v, counts[v]))
-    return best if counts[best] >= $least else $missing
-""",
-        """
-def solve(nums):
-    counts = {}
-    for x in nums:
-        counts[x] = counts.get(x, 0) + 1
-    size = $pick(counts.values())
-    return size if size >= $least else $missing
-""",
-    ),
-    subtle=(
-        """
-from collections import Counter
-def solve(nums):
-    counts = Counter(nums)
-    best = $pick(counts, key=counts.get)
-    return best if counts[best] >= $least else $missing
-""",
-        """
-def solve(nums):
-    values = [x for x in nums if nums.count(x) >= $least]
-    if not values:
-        return $missing
-    size = $pick(nums.count(x) for x in values)
-    return $tie(x for x in values if nums.count(x) == size)
-""",
-    ),
-)
-
-
-def _repeats(rng: Random, size: int, least: int) -> list[int]:
-    """Few different values, many of them about `least` times."""
-    nums: list[int] = []
-    for value in rng.sample(range(1, 21), 1 + size // 3):
-        nums += [value] * max(1, least + rng.choice([-1, 0, 0, 0, 1, 1]))
-    rng.shuffle(nums)
-    return nums[:14]
-
-
-MEDIUM_NUMBERS = (WINDOW_SUM, PAIR_COUNT, BEST_BLOCK, MODE_TIE)
+MEDIUM_SUMS = (WINDOW_SUM, PAIR_COUNT, BEST_BLOCK)

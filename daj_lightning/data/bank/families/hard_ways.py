@@ -1,19 +1,21 @@
-"""Hard families: ways counted modulo a number, and costs of turning one thing into another."""
+"""Hard families: ways counted modulo a number."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import combinations
 from random import Random
 
-from daj_lightning.data.bank.family import Family, Params, axis, holds, letters
+from daj_lightning.data.bank.family import Family, Params, axis, holds, merged
 
-_MODULI = axis("mod", [7, 10, 11, 13, 16])
+_MODULI = axis("mod", [7, 8, 9, 10, 11, 12, 13, 16])
 
 
 def _coin_ways(p: Params, coins: list[int], amount: int) -> int:
     if p["mode"] == "once":
-        return sum(sum(c) == amount for k in range(len(coins) + 1) for c in combinations(coins, k)) % int(p["mod"])
+        return sum(sum(c) == amount for k in range(len(coins) + 1) for c in combinations(coins, k)) % int(
+            p["mod"]
+        )
 
     @lru_cache(None)
     def ways(left: int, allowed: tuple[int, ...]) -> int:
@@ -25,6 +27,31 @@ def _coin_ways(p: Params, coins: list[int], amount: int) -> int:
     return ways(amount, tuple(coins)) % int(p["mod"])
 
 
+_COIN_MODES = [
+    {
+        "mode": "bag",
+        "mode_words": "a coin may be used any number of times and the order of coins does not matter",
+        "outer": "c in coins",
+        "inner": "v in range(1, amount + 1)",
+    },
+    {
+        "mode": "order",
+        "mode_words": "a coin may be used any number of times and different orders are different ways",
+        "outer": "v in range(1, amount + 1)",
+        "inner": "c in coins",
+    },
+]
+
+
+# Few ways, so a small modulus: a large one would never matter.
+_COINS_ONCE = {
+    "mode": "once",
+    "mode_words": "a coin may be used at most once and the order of coins does not matter",
+    "outer": "c in coins",
+    "inner": "v in range(amount, 0, -1)",
+}
+
+
 COIN_WAYS = Family(
     name="coin-ways",
     difficulty="hard",
@@ -32,35 +59,10 @@ COIN_WAYS = Family(
     method="waysToPay",
     arguments={"coins": "ints", "amount": "int"},
     returns="int",
-    task="The list coins holds different coin values. Count the ways to pay exactly amount, where $mode_words. "
-    "Paying 0 with no coin is one way. Give the count modulo $mod.",
-    limits="1 <= n <= 6, 1 <= coins[i] <= 12, 0 <= amount <= 30",
-    space=(
-        [
-            {
-                "mode": "bag",
-                "mode_words": "a coin may be used any number of times and the order of coins does not matter",
-                "outer": "c in coins",
-                "inner": "v in range(1, amount + 1)",
-                "push": "v in range(amount)",
-            },
-            {
-                "mode": "order",
-                "mode_words": "a coin may be used any number of times and different orders are different ways",
-                "outer": "v in range(1, amount + 1)",
-                "inner": "c in coins",
-                "push": "c in coins",
-            },
-            {
-                "mode": "once",
-                "mode_words": "a coin may be used at most once and the order of coins does not matter",
-                "outer": "c in coins",
-                "inner": "v in range(amount, 0, -1)",
-                "push": "v in range(amount - 1, -1, -1)",
-            },
-        ],
-        _MODULI,
-    ),
+    task="The list coins holds different coin values. Count the ways to pay exactly amount, where "
+    "$mode_words. Paying 0 with no coin is one way. Give the count modulo $mod.",
+    limits="1 <= n <= 8, 1 <= coins[i] <= 12, 0 <= amount <= 30",
+    space=([*merged(_COIN_MODES, _MODULI), *merged([_COINS_ONCE], axis("mod", [2, 3, 4]))],),
     solve=_coin_ways,
     edges=lambda p: [
         ([3], 0),
@@ -69,10 +71,10 @@ COIN_WAYS = Family(
         ([2], 6),
         ([1, 2, 3, 4, 5], 9),
         ([2, 4, 6, 8, 10], 20),
-        ([5, 1, 2], 17),
+        ([5, 1, 2, 9, 4, 3, 8, 7], 17),
         ([1, 2, 3, 5, 7, 12], 30),
     ],
-    draw=lambda p, rng, size: (rng.sample(range(1, 9), min(6, 1 + size // 2)), rng.randint(size, 2 * size + 1)),
+    draw=lambda p, rng, size: (rng.sample(range(1, 9), 1 + 2 * size // 3), rng.randint(size, 2 * size + 1)),
     variants=(
         """
 def solve(coins, amount):
@@ -166,13 +168,17 @@ GRID_PATHS = Family(
     method="gridPaths",
     arguments={"grid": "grid"},
     returns="int",
-    task="Count the paths in grid from the top left to the bottom right cell that only stand on . cells, never on # cells. "
-    "A step goes $moves_words. If the first or last cell is #, there is no path. Give the count modulo $mod.",
+    task="Count the paths in grid from the top left to the bottom right cell that only stand on . cells, "
+    "never on # cells. A step goes $moves_words. If the first or last cell is #, there is no path. "
+    "Give the count modulo $mod.",
     limits="1 <= n <= 5, rows have equal length, 1 to 6",
     space=(
         [
             {"moves_words": "one cell right or one down", "moves": ((0, 1), (1, 0))},
-            {"moves_words": "one cell right, one down, or one diagonally down right", "moves": ((0, 1), (1, 0), (1, 1))},
+            {
+                "moves_words": "one cell right, one down, or one diagonally down right",
+                "moves": ((0, 1), (1, 0), (1, 1)),
+            },
             {"moves_words": "one or two cells right, or one down", "moves": ((0, 1), (0, 2), (1, 0))},
             {"moves_words": "one cell right, or one or two down", "moves": ((0, 1), (1, 0), (2, 0))},
         ],
@@ -282,136 +288,6 @@ def _grid(rng: Random, height: int, width: int) -> list[str]:
     return ["".join(row) for row in rows]
 
 
-def _edit_cost(p: Params, s: str, t: str) -> int:
-    @lru_cache(None)
-    def cost(i: int, j: int) -> int:
-        options = [0] if i == len(s) and j == len(t) else []
-        if i < len(s):
-            options.append(p["remove"] + cost(i + 1, j))
-        if j < len(t):
-            options.append(p["add"] + cost(i, j + 1))
-        if i < len(s) and j < len(t):
-            options.append((0 if s[i] == t[j] else p["change"]) + cost(i + 1, j + 1))
-        return min(options)
-
-    return cost(0, 0)
-
-
-EDIT_COST = Family(
-    name="edit-cost",
-    difficulty="hard",
-    title="Cost of an Edit",
-    method="editCost",
-    arguments={"s": "str", "t": "str"},
-    returns="int",
-    task="Turn the string s into the string t. Inserting a letter costs $add, deleting a letter costs $remove, and "
-    "replacing a letter by another one costs $change. Find the least total cost.",
-    limits="s and t have 1 to 8 lowercase letters",
-    space=(
-        [
-            {"add": add, "remove": remove, "change": change}
-            for add, remove in product(range(1, 5), repeat=2)
-            for change in range(2, add + remove)
-            if add != remove
-        ],
-    ),
-    solve=_edit_cost,
-    edges=lambda p: [
-        ("a", "a"),
-        ("a", "b"),
-        ("ab", "ba"),
-        ("abcd", "d"),
-        ("c", "abcde"),
-        ("aaaaaa", "bbbbbb"),
-        ("abcabcab", "cabcabca"),
-        ("abab", "baba"),
-    ],
-    draw=lambda p, rng, size: (
-        letters(rng, min(8, rng.randint(1 + size // 3, size)), "abc"),
-        letters(rng, min(8, rng.randint(1 + size // 3, size)), "abc"),
-    ),
-    variants=(
-        """
-def solve(s, t):
-    dp = [j * $add for j in range(len(t) + 1)]
-    for i, a in enumerate(s):
-        last, dp = (dp, [(i + 1) * $remove])
-        for j, b in enumerate(t):
-            cost = last[j] + (0 if a == b else $change)
-            dp.append(min(cost, last[j + 1] + $remove, dp[j] + $add))
-    return dp[-1]
-""",
-        """
-from functools import lru_cache
-def solve(s, t):
-    @lru_cache(None)
-    def cost(i, j):
-        if i == 0 or j == 0:
-            return i * $remove + j * $add
-        best = min(cost(i - 1, j) + $remove, cost(i, j - 1) + $add)
-        same = s[i - 1] == t[j - 1]
-        return min(best, cost(i - 1, j - 1) + (0 if same else $change))
-    return cost(len(s), len(t))
-""",
-        """
-def solve(s, t):
-    dp = {}
-    for i in range(len(s) + 1):
-        for j in range(len(t) + 1):
-            best = i * $remove + j * $add
-            if i and j:
-                cost = 0 if s[i - 1] == t[j - 1] else $change
-                best = min(dp[i - 1, j] + $remove, dp[i, j - 1] + $add, dp[i - 1, j - 1] + cost)
-            dp[i, j] = best
-    return dp[len(s), len(t)]
-""",
-    ),
-    gross=(
-        """
-def solve(s, t):
-    total = sum($change for a, b in zip(s, t) if a != b)
-    if len(s) > len(t):
-        return total + (len(s) - len(t)) * $remove
-    return total + (len(t) - len(s)) * $add
-""",
-        """
-def solve(s, t):
-    dp = [j * $remove for j in range(len(t) + 1)]
-    for i, a in enumerate(s):
-        last, dp = (dp, [(i + 1) * $add])
-        for j, b in enumerate(t):
-            cost = last[j] + (0 if a == b else $change)
-            dp.append(min(cost, last[j + 1] + $add, dp[j] + $remove))
-    return dp[-1]
-""",
-    ),
-    subtle=(
-        """
-from functools import lru_cache
-def solve(s, t):
-    @lru_cache(None)
-    def cost(i, j):
-        if i == 0 or j == 0:
-            return i * $remove + j * $add
-        if s[i - 1] != t[j - 1]:
-            return min(cost(i - 1, j) + $remove, cost(i, j - 1) + $add)
-        return cost(i - 1, j - 1)
-    return cost(len(s), len(t))
-""",
-        """
-def solve(s, t):
-    dp = [j * $add for j in range(len(t) + 1)]
-    for i, a in enumerate(s):
-        last, dp = (dp, [0])
-        for j, b in enumerate(t):
-            cost = last[j] + (0 if a == b else $change)
-            dp.append(min(cost, last[j + 1] + $remove, dp[j] + $add))
-    return dp[-1]
-""",
-    ),
-)
-
-
 def _part_ways(p: Params, n: int) -> int:
     @lru_cache(None)
     def ways(left: int, last: int) -> int:
@@ -430,8 +306,8 @@ PART_WAYS = Family(
     method="partWays",
     arguments={"n": "int"},
     returns="int",
-    task="Count the sequences of numbers from 1 to $parts whose sum is n and in which every number except the first is "
-    "$rule the number before it. Give the count modulo $mod.",
+    task="Count the sequences of numbers from 1 to $parts whose sum is n and in which every number except "
+    "the first is $rule the number before it. Give the count modulo $mod.",
     limits="1 <= n <= 30",
     space=(
         [
@@ -520,4 +396,5 @@ def solve(n):
     ),
 )
 
-HARD_COUNTING = (COIN_WAYS, GRID_PATHS, EDIT_COST, PART_WAYS)
+
+HARD_WAYS = (COIN_WAYS, GRID_PATHS, PART_WAYS)
