@@ -56,9 +56,7 @@ class Torch:
                 torch = cls(root, str(facts["__version__"]), facts["cuda"])
                 torch.check()
                 return torch
-        raise BuildFailed(
-            f"no torch in {sysconfig.get_path('purelib')}. Install torch there, then this package again."
-        )
+        raise BuildFailed(f"no torch in {sysconfig.get_path('purelib')}. Install torch there, then this package again.")
 
     def check(self) -> None:
         major, minor = (int(part) for part in self.version.split(".")[:2])

@@ -76,7 +76,9 @@ class Cli(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WindowCheckpoint):
                 return str(last_checkpoint(callback.dirpath))
-        raise DajError("--ckpt_path last: the configuration has no WindowCheckpoint in trainer.callbacks. Name the file.")
+        raise DajError(
+            "--ckpt_path last: the configuration has no WindowCheckpoint in trainer.callbacks. Name the file."
+        )
 
 
 _UNKNOWN = re.compile(

@@ -33,7 +33,9 @@ def export_judge(module: DataReweightedJudge, data: JudgeData, ckpt_path: str, o
     own = {name.removeprefix("judge."): value for name, value in state.items() if name.startswith("judge.")}
     missing = {n for n, p in module.judge.named_parameters() if p.requires_grad} - set(own)
     if missing:
-        raise DajError(f"{ckpt_path} lacks {len(missing)} adapter tensors of this configuration; it is of another judge.")
+        raise DajError(
+            f"{ckpt_path} lacks {len(missing)} adapter tensors of this configuration; it is of another judge."
+        )
     module.judge.load_state_dict(own, strict=False)
     module.judge.export(output)
     load_tokenizer(data.tokenizer_name).save_pretrained(output)
@@ -62,7 +64,9 @@ class Selector:
             raise DajError(f"{str(directory)!r} is no exported judge: it has no {_NOTE}. Make one with `export`.")
         note = json.loads((directory / _NOTE).read_text(encoding="utf-8"))
         self.judge = Judge(note["base"], note["base_dtype"])
-        self.judge.model = PeftModel.from_pretrained(load_causal_lm(note["base"], note["base_dtype"], "sdpa"), directory)
+        self.judge.model = PeftModel.from_pretrained(
+            load_causal_lm(note["base"], note["base_dtype"], "sdpa"), directory
+        )
         if torch.cuda.is_available():
             self.judge.cuda()
         self.tokenizer = load_tokenizer(str(directory))
@@ -85,7 +89,9 @@ class Selector:
 
 def select_file(judge: str, candidates: str, output: str, rounds: int, seed: int, batch_size: int) -> int:
     """`select` of the command line; every row is read and checked before the judge is loaded."""
-    groups = [group_from_row(row, f"{candidates}, row {n}") for n, row in enumerate(read_jsonl(candidates, "candidates"), 1)]
+    groups = [
+        group_from_row(row, f"{candidates}, row {n}") for n, row in enumerate(read_jsonl(candidates, "candidates"), 1)
+    ]
     if not groups:
         raise DajError(f"{candidates} has no row; nothing to select from.")
     selector = Selector(judge, Voting(rounds, seed), batch_size)

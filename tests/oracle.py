@@ -38,7 +38,9 @@ def momentum(lr: float, mu: float, buffer: Tensor, nesterov: bool = False) -> Ca
     return update
 
 
-def adam(lr: float, state: AdamState, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Callable[[Tensor], Tensor]:
+def adam(
+    lr: float, state: AdamState, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+) -> Callable[[Tensor], Tensor]:
     b1, b2 = betas
 
     def update(g: Tensor) -> Tensor:

@@ -19,7 +19,9 @@ from daj_lightning.rollout import Sampling
 from daj_lightning.training import AtomicCheckpointIO, DataReweightedJudge, Level, WindowCheckpoint
 
 
-def make_judge(config: Qwen3Config, *, attention: str = "sdpa", base_dtype: torch.dtype = torch.float32, seed: int = 0) -> Judge:
+def make_judge(
+    config: Qwen3Config, *, attention: str = "sdpa", base_dtype: torch.dtype = torch.float32, seed: int = 0
+) -> Judge:
     """A random judge with LoRA; adapters at their own initial values (B = 0)."""
     torch.manual_seed(seed)
     config._attn_implementation = attention
@@ -72,7 +74,12 @@ class ToySource:
             )
             for k, released in enumerate(dates, start=1)
         ]
-        programs = ("print(int(input()) + {k})", "n = int(input())\nprint(n + {k})", "print(int(input()) - {k})", "print({k} + 1)")
+        programs = (
+            "print(int(input()) + {k})",
+            "n = int(input())\nprint(n + {k})",
+            "print(int(input()) - {k})",
+            "print({k} + 1)",
+        )
         candidates = [
             Candidate(f"{p.problem_id}/{i}", p.problem_id, "toy", program.format(k=p.problem_id.split("-")[1]))
             for p in problems

@@ -127,9 +127,7 @@ def combine_providers(problem: Problem) -> list[Provider]:
         Provider("ours, torch", lambda: reference.grad_bank_combine(bank, weights), OURS),
     ]
     if bank.dtype == torch.bfloat16:
-        providers.append(
-            Provider("flat mv, bfloat16", lambda: torch.mv(bank.T, weights.bfloat16()), BFLOAT16)
-        )
+        providers.append(Provider("flat mv, bfloat16", lambda: torch.mv(bank.T, weights.bfloat16()), BFLOAT16))
     if bank.is_cuda:
         compiled = torch.compile(lambda b, w: (b.float() * w[:, None]).sum(dim=0))
         providers.append(Provider("torch.compile", lambda: compiled(bank, weights)))

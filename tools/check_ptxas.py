@@ -34,9 +34,7 @@ def find_nvcc() -> str | None:
 def compile_verbosely(nvcc: str, source: Path, arch: str) -> str:
     """What ptxas says about the kernels of one file."""
     command = [nvcc, "-O3", "-std=c++17", f"-arch={arch}", "-Xptxas", "-v", "-cubin", "-o", os.devnull]
-    done = subprocess.run(
-        [*command, f"-I{CSRC / 'include'}", str(source)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, f"-I{CSRC / 'include'}", str(source)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{source.name} does not compile for {arch}:\n{done.stderr}")
     return done.stderr

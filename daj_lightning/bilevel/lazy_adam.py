@@ -56,7 +56,8 @@ class LazyAdam(Optimizer):
         if not state:
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-            state["count"] = torch.zeros(parameter.shape[:1], dtype=torch.int64, device=parameter.device)
+            # torch keeps the dtype of a state called "step" on loading, and casts any other to the parameter's.
+            state["step"] = torch.zeros(parameter.shape[:1], dtype=torch.int64, device=parameter.device)
         if gradient.is_sparse:
             gradient = gradient.coalesce()
             seen, g = gradient.indices()[0], gradient.values()
@@ -65,8 +66,8 @@ class LazyAdam(Optimizer):
         b1, b2 = group["betas"]
         m = torch.lerp(g, state["exp_avg"][seen], b1)
         v = torch.lerp(g * g, state["exp_avg_sq"][seen], b2)
-        count = state["count"][seen] + 1
-        state["exp_avg"][seen], state["exp_avg_sq"][seen], state["count"][seen] = m, v, count
+        count = state["step"][seen] + 1
+        state["exp_avg"][seen], state["exp_avg_sq"][seen], state["step"][seen] = m, v, count
         per_row = count.to(m.dtype).view(-1, *[1] * (m.dim() - 1))
         step = (m / (1 - b1**per_row)) / ((v / (1 - b2**per_row)).sqrt() + group["eps"])
         parameter[seen] -= group["lr"] * step

@@ -23,8 +23,6 @@ Preconditioner = Literal["exact", "frozen", "identity"]
 class Update(Protocol):
     """The state of the inner optimizer just before a step, enough to differentiate that step."""
 
-    lr: float
-
     def jacobian(self, gradient: Tensor, preconditioner: Preconditioner) -> Tensor | float:
         """The diagonal of du/dg at the clipped gradient (P,): (P,), or one number for all."""
         ...

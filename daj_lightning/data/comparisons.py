@@ -14,6 +14,7 @@ from typing import Protocol
 from daj_lightning.judge import (
     PromptTemplate,
     Voting,
+    decode,
     encode_prompt,
     judge_response,
     load_tokenizer,
@@ -149,7 +150,7 @@ class SampledResponses:
         engine = TransformersEngine(model, tokenizer.eos_token_id, tokenizer.pad_token_id, self.batch_size)
         prompts = [encode_prompt(tokenizer, c.prompt) for c in comparisons]
         rollouts = engine.generate(prompts, self.sampling)
-        return [[tokenizer.decode(r.token_ids, skip_special_tokens=False) for r in group] for group in rollouts]
+        return [[decode(tokenizer, rollout.token_ids) for rollout in group] for group in rollouts]
 
     def description(self) -> dict[str, object]:
         return {"responses": "sampled", "model": self.model, "sampling": repr(self.sampling)}

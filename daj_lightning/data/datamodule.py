@@ -25,7 +25,9 @@ from daj_lightning.execution import Limits
 from daj_lightning.judge import Voting, load_tokenizer
 from daj_lightning.records import BilevelBatch, Comparison, DajError
 
-LCB_DOMAINS = tuple(f"{platform}-{level}" for platform in ("atcoder", "leetcode") for level in ("easy", "medium", "hard"))
+LCB_DOMAINS = tuple(
+    f"{platform}-{level}" for platform in ("atcoder", "leetcode") for level in ("easy", "medium", "hard")
+)
 
 
 class JudgeData(LightningDataModule):
@@ -127,7 +129,8 @@ class JudgeData(LightningDataModule):
             if not len(dataset):
                 raise DajError(f"{name} set is empty: {self.root / f'{name}.jsonl'} has no pair. Run `prepare` again.")
             rank_zero_info(
-                f"{name}: {len(dataset)} pairs, {dataset.num_cut} of {2 * len(dataset)} responses cut to {self.max_length} tokens"
+                f"{name}: {len(dataset)} pairs, {dataset.num_cut} of {2 * len(dataset)} responses "
+                f"cut to {self.max_length} tokens"
             )
 
     def train_dataloader(self) -> BilevelLoader:

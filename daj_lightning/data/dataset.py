@@ -92,7 +92,9 @@ def _encode(pair: Pair, tokenizer: PreTrainedTokenizerBase, domain: int, max_len
 def check_domains(pairs: Sequence[Pair], domains: Sequence[str]) -> None:
     unknown = sorted({pair.domain for pair in pairs} - set(domains))
     if unknown:
-        raise DajError(f"samples of domain {unknown}, but data.domains lists {list(domains)}. Add the missing names there.")
+        raise DajError(
+            f"samples of domain {unknown}, but data.domains lists {list(domains)}. Add the missing names there."
+        )
 
 
 def corrupt(pairs: Sequence[Pair], rates: Mapping[str, float], seed: int) -> list[Pair]:

@@ -21,7 +21,18 @@ from typing import Any
 from daj_lightning.records import Candidate, DajError, Problem, TestCase
 
 PRIVATE_TESTS_CAP_BYTES = 256 * 2**20
-_FIELDS = ["question_title", "question_content", "platform", "question_id", "contest_date", "starter_code", "difficulty", "public_test_cases", "private_test_cases", "metadata"]
+_FIELDS = [
+    "question_title",
+    "question_content",
+    "platform",
+    "question_id",
+    "contest_date",
+    "starter_code",
+    "difficulty",
+    "public_test_cases",
+    "private_test_cases",
+    "metadata",
+]
 
 
 def problem_from_row(row: Mapping[str, Any]) -> Problem:

@@ -172,7 +172,9 @@ def check_prepared(preparation: Preparation, root: str | Path) -> dict[str, Any]
     """
     path = Path(root) / MANIFEST
     if not path.is_file():
-        raise DajError(f"no prepared data in {str(root)!r}. Run `python -m daj_lightning prepare` with the same --config.")
+        raise DajError(
+            f"no prepared data in {str(root)!r}. Run `python -m daj_lightning prepare` with the same --config."
+        )
     manifest = json.loads(path.read_text(encoding="utf-8"))
     wanted = json.loads(json.dumps(preparation.description()))
     changed = sorted(key for key in wanted if wanted[key] != manifest["description"].get(key))

@@ -37,15 +37,25 @@ class Scoreboard(Callback):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._judgments = []
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
-        self._judgments += outputs
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._judgments += outputs["judgments"]
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
         data = pl_module.data
         selection = selection_scores(self._judgments, data.graded)
         best = best_of_n_scores(self._judgments, data.graded, data.preparation.voting)
-        pl_module.log_dict({"test/selection_accuracy": selection["judge"].value, "test/pass@1": best["judge"]["overall"].value})
+        pl_module.log_dict(
+            {"test/selection_accuracy": selection["judge"].value, "test/pass@1": best["judge"]["overall"].value}
+        )
         write_json(self.path, {"selection": selection, "best_of_n": best})
         console = Console()
         console.print(selection_table({"judge": selection}, "selection accuracy, 95 % interval over problems"))
@@ -131,7 +141,9 @@ class DrawWeights(Callback):
 def print_report(report: dict[str, Any], console: Console) -> None:
     """The result of a run on one screen."""
     before, after = report["before"], report["after"]
-    table = Table("test problems", "before", "after", title=f"{report['windows']} windows, {report['outer_steps']} outer steps")
+    table = Table(
+        "test problems", "before", "after", title=f"{report['windows']} windows, {report['outer_steps']} outer steps"
+    )
     table.add_row("inner loss (training pairs)", f"{before['inner_loss']:.4f}", f"{after['inner_loss']:.4f}")
     table.add_row("meta loss (meta pairs)", f"{before['meta_loss']:.4f}", f"{after['meta_loss']:.4f}")
     for name in ("judge", "longer code", "shorter code", "first position", "consistent"):
@@ -158,5 +170,3 @@ def write_json(path: Path, value: Any) -> None:
 
 def _interval(score: dict[str, float]) -> str:
     return f"{score['value']:.1%} [{score['low']:.1%}, {score['high']:.1%}]"
-
-

@@ -119,7 +119,10 @@ def best_of_n_scores(judgments: Sequence[Judgment], graded: Graded, voting: Voti
     return {
         rule: {
             "overall": bootstrap([[score(name)] for name in difficulty]),
-            **{level: bootstrap([[score(name)] for name in difficulty if difficulty[name] == level]) for level in levels},
+            **{
+                level: bootstrap([[score(name)] for name in difficulty if difficulty[name] == level])
+                for level in levels
+            },
         }
         for rule, score in rules.items()
     }

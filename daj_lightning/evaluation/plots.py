@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,16 @@ def draw_weights(influence: str | Path, path: str | Path) -> None:
         own = domain == name
         bins = np.digitize(window[own], edges)
         used = np.unique(bins)
-        over_time.plot([window[own][bins == b].mean() for b in used], [weight[own][bins == b].mean() for b in used], label=name)
+        over_time.plot(
+            [window[own][bins == b].mean() for b in used], [weight[own][bins == b].mean() for b in used], label=name
+        )
     over_time.axhline(1.0, color="grey", linewidth=0.5)
     over_time.set(xlabel="window", ylabel="mean weight (1 = plain training)", title="weights by domain")
     over_time.legend(fontsize="small")
     quarters = np.linspace(window.min() - 1, window.max(), 5)
-    stages = [weight[(window > a) & (window <= b)] for a, b in zip(quarters[:-1], quarters[1:], strict=True)]
-    spread.boxplot([stage if len(stage) else [np.nan] for stage in stages], tick_labels=["25 %", "50 %", "75 %", "100 %"])
+    stages = [weight[(window > a) & (window <= b)] for a, b in itertools.pairwise(quarters)]
+    spread.boxplot(
+        [stage if len(stage) else [np.nan] for stage in stages], tick_labels=["25 %", "50 %", "75 %", "100 %"]
+    )
     spread.set(xlabel="training", ylabel="sample weight", title="weights of samples")
     figure.savefig(path, dpi=150)

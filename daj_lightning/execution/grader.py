@@ -15,9 +15,7 @@ GRADER = "process"
 DETAIL_CHARS = 200
 
 
-def grade(
-    problem: Problem, candidate: Candidate, sandbox: Sandbox, *, stop: threading.Event | None = None
-) -> Verdict:
+def grade(problem: Problem, candidate: Candidate, sandbox: Sandbox, *, stop: threading.Event | None = None) -> Verdict:
     """Run the public, then the hidden tests; stop at the first failure.
 
     Args:
@@ -51,9 +49,7 @@ def grade(
     )
 
 
-def grade_all(
-    jobs: Sequence[tuple[Problem, Candidate]], sandbox: Sandbox, num_workers: int
-) -> Iterator[Verdict]:
+def grade_all(jobs: Sequence[tuple[Problem, Candidate]], sandbox: Sandbox, num_workers: int) -> Iterator[Verdict]:
     """Grade candidates side by side and yield the verdicts in the order of `jobs`.
 
     More workers than idle cores make honest programs miss their wall limit. An interrupt, an

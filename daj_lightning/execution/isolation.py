@@ -107,11 +107,7 @@ def enter_namespaces() -> None:
 
 
 def mount_empty(path: str) -> None:
-    options = (
-        f"size=64m,nr_inodes=4096,mode={SCRATCH_MODE:o}"
-        if path in SCRATCH
-        else "size=4k,nr_inodes=2,mode=555"
-    )
+    options = f"size=64m,nr_inodes=4096,mode={SCRATCH_MODE:o}" if path in SCRATCH else "size=4k,nr_inodes=2,mode=555"
     call("mount", b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID_NODEV, options.encode())
 
 

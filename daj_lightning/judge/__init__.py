@@ -5,6 +5,7 @@ from daj_lightning.judge.prompts import PromptTemplate
 from daj_lightning.judge.selection import Selection, Voting
 from daj_lightning.judge.tokens import (
     EncodedResponse,
+    decode,
     encode_prompt,
     encode_response,
     load_tokenizer,
@@ -20,6 +21,7 @@ __all__ = [
     "Selection",
     "Voting",
     "check_adapter_dtype",
+    "decode",
     "encode_prompt",
     "encode_response",
     "judge_response",

@@ -81,16 +81,16 @@ class Judge(nn.Module):
         """The judge of a model's config.json with random weights, on the current torch device (e.g. meta)."""
         config = AutoConfig.from_pretrained(config_path)
         self.adapt(
-            AutoModelForCausalLM.from_config(
-                config, dtype=_DTYPES[self.base_dtype], attn_implementation=self.attention
-            )
+            AutoModelForCausalLM.from_config(config, dtype=_DTYPES[self.base_dtype], attn_implementation=self.attention)
         )
 
     def adapt(self, base: PreTrainedModel) -> None:
         """Freeze `base` and add fresh float32 adapters: B = 0, so that the judge starts as its reference."""
         _check_targets(base, self.lora)
         if getattr(base.config, "final_logit_softcapping", None):
-            raise DajError(f"{self.base!r} caps its logits, which the log-probabilities here leave out. Use another base.")
+            raise DajError(
+                f"{self.base!r} caps its logits, which the log-probabilities here leave out. Use another base."
+            )
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
@@ -105,7 +105,9 @@ class Judge(nn.Module):
     @property
     def causal_lm(self) -> PreTrainedModel:
         """The transformers model with the adapters inside."""
-        return self.peft.get_base_model()
+        base = self.peft.get_base_model()
+        assert isinstance(base, PreTrainedModel)
+        return base
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """What trains, in the fixed order that the gradient bank uses; P numbers together."""
@@ -154,7 +156,9 @@ class Judge(nn.Module):
                 digest.update(name.encode())
                 # A sum and a sample of bytes: reading 28 GB to the host would take longer than the cache saves.
                 flat = parameter.detach().flatten()
-                digest.update(str(float(flat.double().sum() if flat.numel() < 2**22 else flat[::1009].double().sum())).encode())
+                digest.update(
+                    str(float(flat.double().sum() if flat.numel() < 2**22 else flat[::1009].double().sum())).encode()
+                )
         return digest.hexdigest()[:16]
 
     def export(self, directory: str | Path) -> None:

@@ -60,7 +60,13 @@ def unreachable(name: str, what: str, error: Exception) -> str:
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Token ids of the chat up to where the judge's answer starts."""
     chat = [{"role": "user", "content": prompt}]
-    return tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    return list(ids)  # type: ignore[arg-type]  # one chat gives one list of ints
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """Text of a response, special tokens included: the selection tag may be one."""
+    return str(tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
 
 def encode_response(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -21,7 +22,9 @@ class TransformersEngine:
         batch_size: prompts generated together; sorted by length first, so that little is padding.
     """
 
-    def __init__(self, model: PreTrainedModel, eos_token_id: int, pad_token_id: int, batch_size: int = 32) -> None:
+    def __init__(
+        self, model: PreTrainedModel | PeftModel, eos_token_id: int, pad_token_id: int, batch_size: int = 32
+    ) -> None:
         self.model = model
         self.eos_token_id = eos_token_id
         self.pad_token_id = pad_token_id
@@ -69,7 +72,9 @@ class TransformersEngine:
             output_logits=True,
             return_dict_in_generate=True,
         )
-        output = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
+        output = self.model.generate(  # type: ignore[operator]  # a method; torch types attributes as Tensor
+            input_ids=input_ids, attention_mask=attention_mask, generation_config=config
+        )
         new_ids = output.sequences[:, input_ids.size(1) :]
         logps = torch.stack(
             [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from daj_lightning.judge import Judge, encode_prompt, judge_response
+from daj_lightning.judge import Judge, decode, encode_prompt, judge_response
 from daj_lightning.records import Comparison, Judgment
 from daj_lightning.rollout import Sampling, TransformersEngine
 
@@ -23,5 +23,5 @@ def answer(
     engine.sync(version)
     prompts = [encode_prompt(tokenizer, comparison.prompt) for comparison in comparisons]
     rollouts = engine.generate(prompts, sampling)
-    texts = [tokenizer.decode(group[0].token_ids, skip_special_tokens=False) for group in rollouts]
+    texts = [decode(tokenizer, group[0].token_ids) for group in rollouts]
     return [judge_response(comparison, text) for comparison, text in zip(comparisons, texts, strict=True)]

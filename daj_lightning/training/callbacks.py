@@ -43,7 +43,8 @@ class InfluenceRecorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, DataReweightedJudge) and pl_module.report is not None
+        assert isinstance(pl_module, DataReweightedJudge)
+        assert pl_module.report is not None
         report, names = pl_module.report, pl_module.data.domains
         unknown = [None] * len(report.losses)
         columns = zip(

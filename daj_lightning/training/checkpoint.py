@@ -49,7 +49,9 @@ class WindowCheckpoint(Checkpoint):
 
     def __init__(self, dirpath: str, every_n_windows: int = 100, keep: int = 2) -> None:
         if every_n_windows < 1 or keep < 2:
-            raise DajError(f"WindowCheckpoint needs every_n_windows >= 1 and keep >= 2, got {every_n_windows} and {keep}.")
+            raise DajError(
+                f"WindowCheckpoint needs every_n_windows >= 1 and keep >= 2, got {every_n_windows} and {keep}."
+            )
         self.dirpath = Path(dirpath)
         self.every_n_windows = every_n_windows
         self.keep = keep
@@ -80,7 +82,9 @@ def last_checkpoint(directory: str | Path) -> Path:
     for path in found:
         if is_whole(path):
             return path
-        rank_zero_warn(f"checkpoint {path} is damaged or half-written; falling back to the one before it.", stacklevel=2)
+        rank_zero_warn(
+            f"checkpoint {path} is damaged or half-written; falling back to the one before it.", stacklevel=2
+        )
     damaged = f", only {len(found)} damaged" if found else ""
     raise DajError(
         f"--ckpt_path last: no usable checkpoint in {str(directory)!r}{damaged}. Leave --ckpt_path out to start anew."

@@ -84,7 +84,10 @@ class ColdStart:
         if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == wanted:
             return
         if directory.exists() and not note.is_file():
-            raise DajError(f"the cold start would overwrite {str(directory)!r}, which it did not make. Name another model.judge.init_args.base.")
+            raise DajError(
+                f"the cold start would overwrite {str(directory)!r}, which it did not make. "
+                f"Name another model.judge.init_args.base."
+            )
         with torch.random.fork_rng([]):
             torch.manual_seed(self.seed)
             self._write(pairs, directory, wanted)

@@ -146,7 +146,7 @@ class DataReweightedJudge(LightningModule):
         self.report = StepReport(batch.inner.sample_ids, batch.inner.domains, losses, weights.detach(), hypergradient)
         self._log_step(self.report)
 
-    def record(self, inner: JudgeBatch) -> tuple[GradientBank, Tensor]:
+    def record(self, inner: JudgeBatch) -> tuple[GradientBank | GradientSum, Tensor]:
         """Raw gradient of every sample into the bank, and the losses (K,)."""
         losses = []
         for i, sample in enumerate(inner.micro_batches()):
@@ -158,7 +158,9 @@ class DataReweightedJudge(LightningModule):
         self.flat.release_gradients()
         return self.bank, torch.stack(losses)
 
-    def inner_step(self, inner: JudgeBatch, bank: GradientBank, losses: Tensor, weights: Tensor) -> Window:
+    def inner_step(
+        self, inner: JudgeBatch, bank: GradientBank | GradientSum, losses: Tensor, weights: Tensor
+    ) -> Window:
         """Move the judge along the weighted gradient; returns what the hypergradient needs of the step."""
         optimizer = self._optimizers()[0]
         window = Window(
@@ -275,11 +277,10 @@ class DataReweightedJudge(LightningModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device) if isinstance(batch, BilevelBatch) else batch  # comparisons are text
 
-    def test_step(self, batch: Sequence[Comparison], batch_idx: int) -> list[Judgment]:
-        return self.answer(batch)
+    def test_step(self, batch: Sequence[Comparison], batch_idx: int) -> dict[str, list[Judgment]]:  # type: ignore[override]
+        return {"judgments": self.answer(batch)}
 
-    def validation_step(self, batch: Sequence[Comparison], batch_idx: int) -> list[Judgment]:
-        return self.answer(batch)
+    validation_step = test_step
 
     def answer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """What the judge says to each comparison."""
@@ -329,16 +330,13 @@ class DataReweightedJudge(LightningModule):
     def _log_step(self, report: StepReport) -> None:
         start, first = self._start
         rate = (self.num_windows - first) * len(report.losses) / (time.perf_counter() - start)
-        values = {
-            "window": float(self.num_windows),
-            "loss": report.losses.mean(),
-            "weight_spread": report.weights.std() if len(report.weights) > 1 else 0.0,
-            "samples_per_s": rate,
-        }
-        self.log_dict(values, prog_bar=True, logger=False, batch_size=1)  # type: ignore[arg-type]
-        named = {f"weight/{name}": value for name, value in self.reweighter.named_weights().items()}
-        lr = {"lr/inner": self._optimizers()[0].param_groups[0]["lr"]}
-        self.log_dict({**{f"inner/{k}": v for k, v in values.items() if k != "window"}, **named, **lr}, batch_size=1)  # type: ignore[arg-type]
+        loss, spread = float(report.losses.mean()), float(report.weights.std(correction=0))
+        bar = {"window": float(self.num_windows), "loss": loss, "weight_spread": spread, "samples_per_s": rate}
+        self.log_dict(bar, prog_bar=True, logger=False, batch_size=1)
+        logged = {"inner/loss": loss, "inner/weight_spread": spread, "inner/samples_per_s": rate}
+        logged["lr/inner"] = float(self._optimizers()[0].param_groups[0]["lr"])
+        logged |= {f"weight/{name}": weight for name, weight in self.reweighter.named_weights().items()}
+        self.log_dict(logged, batch_size=1)
 
     def _log_meta(self, meta: MetaGradient, by_half: Sequence[Tensor]) -> None:
         self.log("meta_loss", meta.loss, prog_bar=True, logger=False, batch_size=1)
@@ -349,7 +347,7 @@ class DataReweightedJudge(LightningModule):
         self.log("meta/split_half", agreement, batch_size=1)
         self._agreement = [*self._agreement, agreement][-_AGREEMENT_OVER:]
         mean = sum(self._agreement) / len(self._agreement)
-        if len(self._agreement) == _AGREEMENT_OVER and mean < _AGREEMENT_WANTED:
+        if self.num_outer_steps % _AGREEMENT_OVER == 0 and mean < _AGREEMENT_WANTED:
             rank_zero_warn(
                 f"the two halves of the meta batch correlate only {mean:.2f} in d alpha (mean of {_AGREEMENT_OVER} "
                 f"outer steps; below {_AGREEMENT_WANTED} the weights mostly follow noise). Raise data.num_meta, or "

@@ -124,7 +124,9 @@ class TestAgainstDoubleBackward:
         warm(judge, optimizer, 3, scale)
         buffers = [optimizer.state[p].get("momentum_buffer") for p in judge.adapter_parameters()]
         flat = FlatView(judge.adapter_parameters())
-        buffer = flat.gather([torch.zeros_like(p) if b is None else b for p, b in zip(flat.parameters, buffers, strict=True)])
+        buffer = flat.gather(
+            [torch.zeros_like(p) if b is None else b for p, b in zip(flat.parameters, buffers, strict=True)]
+        )
         max_norm = 0.3 * scale if clipped else None
         update = oracle.sgd(lr) if kind == "sgd" else oracle.momentum(lr, mu, buffer, kind == "nesterov")
         wanted = truth(judge, update, max_norm)
@@ -200,7 +202,7 @@ class TestAgainstDoubleBackward:
         world = oracle.Oracle(judge, inner, meta)
         parameters = list(net.parameters())
         wanted = torch.autograd.grad(world.meta_loss(lambda losses: net(inner, losses), update), parameters)
-        flat, bank, losses = record(judge, inner)
+        _, _, losses = record(judge, inner)
         weights = net(inner, losses)
         window, q, _ = take_step(judge, optimizer, inner, meta, weights.detach(), None)
         weights.backward(gradient=BankEngine()([window], q)[0])
@@ -261,7 +263,9 @@ def test_every_sample_of_the_window_gets_a_gradient_and_nothing_else_changes(tin
     assert (first != 0).all()
     assert torch.equal(first, second), "same input, same bits"
     assert all(torch.equal(a, b) for a, b in zip(phi, judge.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(state, [v for s in optimizer.state.values() for v in s.values()], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(state, [v for s in optimizer.state.values() for v in s.values()], strict=True)
+    )
     assert torch.equal(bank, window.bank)
 
 

@@ -61,7 +61,9 @@ def test_the_net_sees_the_loss_detached() -> None:
     assert losses.grad is None
 
 
-@pytest.mark.parametrize("reweighter", [DomainWeights(), InstanceTable(), InstanceNet()], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize(
+    "reweighter", [DomainWeights(), InstanceTable(), InstanceNet()], ids=lambda r: type(r).__name__
+)
 def test_weights_stay_non_negative_and_return_from_zero(reweighter: Reweighter) -> None:
     """200 steps that push sample 0 down, then 200 that push it up: it is not trapped."""
     torch.manual_seed(0)
@@ -115,7 +117,7 @@ class TestLazyAdam:
         table(torch.tensor([1, 1])).sum().backward()
         optimizer.step()
         state = optimizer.state[table.weight]
-        assert state["count"].tolist() == [0, 1]
+        assert state["step"].tolist() == [0, 1]
         assert float(state["exp_avg"][1]) == pytest.approx(0.2)
 
     def test_a_rate_of_zero_is_refused(self) -> None:

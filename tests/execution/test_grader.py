@@ -85,11 +85,12 @@ def test_a_loop_that_ignores_every_signal_is_stopped_by_the_cpu_limit(mode):
         "print(sum(map(int, open('/dev/stdin').read().split())))",
         "import os\nos.write(1, b'%d' % sum(map(int, os.read(0, 99).split())))",
         f"if __name__ == '__main__':\n    {SUM.replace(chr(10), chr(10) + '    ')}",
-        "from threading import Thread\ndef f():\n a, b = input().split(); print(int(a) + int(b))\nThread(target=f).start()",
+        "from threading import Thread\ndef f():\n print(sum(map(int, input().split())))\nThread(target=f).start()",
         "import atexit\natexit.register(lambda: print(sum(map(int, input().split()))))",
         "out = open(1, 'w')\nout.write(str(sum(map(int, input().split()))))",
         SUM + "import sys; sys.exit(0)",
         SUM + "exit()",
+        "import os, signal\nsignal.signal(15, signal.SIG_IGN)\nos.kill(0, 15)\n" + SUM,
         SUM + "import os, sys; sys.stdout.flush(); os._exit(0)",
         "import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)\nx = f(20000)\n" + SUM,
         "from dataclasses import dataclass\nimport numbers, ctypes.util, encodings.idna\n"
@@ -156,9 +157,7 @@ def test_nothing_to_grade_is_an_error_and_never_a_pass(sandbox):
         list(grade_all([(ADD, candidate(SUM))], sandbox, num_workers=0))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"test_wall_s": 0}, {"memory_mib": -1}, {"output_kib": 1.5}, {"processes": True}]
-)
+@pytest.mark.parametrize("wrong", [{"test_wall_s": 0}, {"memory_mib": -1}, {"output_kib": 1.5}, {"processes": True}])
 def test_limits_are_checked_at_the_door(wrong):
     with pytest.raises(DajError, match=next(iter(wrong))):
         Limits(**wrong)

@@ -50,9 +50,7 @@ def test_no_expected_output_is_sent_to_the_worker(sandbox, monkeypatch):
 def test_writing_answers_to_every_descriptor_forges_nothing(sandbox):
     frames = [b"0 0 0 0.1", b"3\n", b""]
     forged = b"".join(len(frame).to_bytes(8, "little") + frame for frame in frames)
-    code = (
-        f"import os\nfor fd in range(2, 256):\n    try: os.write(fd, {forged!r})\n    except OSError: pass\n"
-    )
+    code = f"import os\nfor fd in range(2, 256):\n    try: os.write(fd, {forged!r})\n    except OSError: pass\n"
     code += "print(4)"
     assert graded(sandbox, code).outcome is Outcome.WRONG_ANSWER
 
@@ -157,7 +155,7 @@ def test_a_caller_that_stops_early_leaves_no_process_behind(mode, marker):
     assert not survivors(marker)
 
 
-def test_programs_die_with_a_host_process_that_is_killed(mode, marker):
+def test_programs_die_with_a_host_process_that_is_killed(mode, marker, tmp_path):
     start(mode)
     script = (
         "from daj_lightning.execution import Limits, Sandbox\n"
@@ -166,7 +164,7 @@ def test_programs_die_with_a_host_process_that_is_killed(mode, marker):
         f"module.START = (*module.START, {marker!r} + '-w')\n"
         f"with sandbox.session({DAEMON + SLEEP!r}, None) as session: session.run('')\n"
     )
-    host = subprocess.Popen([sys.executable, "-c", script])
+    host = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
         assert wait_until(lambda: len(survivors(marker + "-w")) >= 3, seconds=30)
     finally:

@@ -98,6 +98,4 @@ def test_an_exported_judge_is_a_plain_peft_adapter(tiny_config: Qwen3Config, tmp
     judge.export(tmp_path / "judge")
     assert json.loads((tmp_path / "judge" / "adapter_config.json").read_text())["r"] == 4
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "judge")
-    torch.testing.assert_close(
-        plain(input_ids=batch.input_ids).logits, judge.peft(input_ids=batch.input_ids).logits
-    )
+    torch.testing.assert_close(plain(input_ids=batch.input_ids).logits, judge.peft(input_ids=batch.input_ids).logits)

@@ -56,5 +56,5 @@ def test_a_candidate_without_code_is_named() -> None:
 
 
 def test_a_template_that_does_not_exist_is_answered_with_the_shipped_names() -> None:
-    with pytest.raises(DajError, match="compact.*five_steps"):
+    with pytest.raises(DajError, match=r"compact.*five_steps"):
         PromptTemplate("six_steps")

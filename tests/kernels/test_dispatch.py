@@ -56,9 +56,7 @@ def test_float64_falls_to_the_reference(monkeypatch: pytest.MonkeyPatch):
 
 def test_ext_refuses_what_it_cannot_serve(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DAJ_KERNELS", "ext")
-    with pytest.raises(
-        DajError, match="DAJ_KERNELS=ext cannot serve this call: float64 is computed by plain torch"
-    ):
+    with pytest.raises(DajError, match="DAJ_KERNELS=ext cannot serve this call: float64 is computed by plain torch"):
         grad_bank_dot(BANK.double(), VECTOR)
 
 

@@ -23,9 +23,7 @@ SHAPES = [
 BANK_DTYPES = [torch.float32, torch.bfloat16]
 
 
-def draw(
-    K: int, P: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> tuple[Tensor, Tensor, Tensor]:
+def draw(K: int, P: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     """Bank (K, P), vector (P,), weights (K,), from N(0, 1)."""
     generator = torch.Generator().manual_seed(K * 1_000_003 + P)
     bank, vector, weights = (torch.randn(shape, generator=generator) for shape in ((K, P), (P,), (K,)))
@@ -142,22 +140,16 @@ class TestDerivatives:
     BANK, VECTOR, TANGENT = torch.ones(2, 3), torch.ones(3), torch.ones(3)
 
     @pytest.fixture(params=["public, torch", "public, ext", "bare op"])
-    def dot(
-        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-    ) -> Callable[[Tensor], Tensor]:
+    def dot(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor], Tensor]:
         if request.param == "public, torch":
             monkeypatch.setenv("DAJ_KERNELS", "torch")
             return functools.partial(grad_bank_dot, self.BANK)
         request.getfixturevalue("ext")
         monkeypatch.setenv("DAJ_KERNELS", "ext")
-        return functools.partial(
-            grad_bank_dot if "public" in request.param else torch.ops.daj.grad_bank_dot, self.BANK
-        )
+        return functools.partial(grad_bank_dot if "public" in request.param else torch.ops.daj.grad_bank_dot, self.BANK)
 
     def test_a_gradient_is_refused(self, dot):
-        with pytest.raises(
-            NotImplementedError, match=r"grad_bank_dot has no derivative.*\(3,\) requires grad"
-        ):
+        with pytest.raises(NotImplementedError, match=r"grad_bank_dot has no derivative.*\(3,\) requires grad"):
             dot(self.VECTOR.clone().requires_grad_())
 
     def test_without_grad_mode_the_same_input_is_fine(self, dot):

@@ -16,7 +16,9 @@ from daj_lightning.records import JudgeBatch
 from daj_lightning.training import DataReweightedJudge, Level, NonFiniteError
 
 
-def fit(prepared: Prepared, tmp_path: Any, callbacks: list[Callback] | None = None, **module: Any) -> DataReweightedJudge:
+def fit(
+    prepared: Prepared, tmp_path: Any, callbacks: list[Callback] | None = None, **module: Any
+) -> DataReweightedJudge:
     data = {name: module.pop(name) for name in ("num_inner", "num_meta", "max_windows", "corrupt") if name in module}
     trained = toy_module(prepared.base, **module)
     toy_trainer(tmp_path, callbacks or []).fit(trained, toy_data(prepared.root, prepared.base, **data))
@@ -45,7 +47,9 @@ class Passes(Callback):
 
 
 @pytest.mark.parametrize("reweighter", [DomainWeights, InstanceTable, InstanceNet])
-def test_a_step_of_16_and_8_takes_24_forwards_and_24_backwards(prepared: Prepared, tmp_path: Any, reweighter: type) -> None:
+def test_a_step_of_16_and_8_takes_24_forwards_and_24_backwards(
+    prepared: Prepared, tmp_path: Any, reweighter: type
+) -> None:
     """Chosen and rejected share a forward; the reference's were computed before; the hypergradient adds none."""
     passes = Passes()
     fit(prepared, tmp_path, [passes], reweighter=reweighter(), num_inner=16, num_meta=8, max_windows=3)
@@ -128,7 +132,9 @@ class _Poisoned(DPO):
         return super().__call__(judge, batch) * poison
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_sample(prepared: Prepared, tmp_path: Any) -> None:
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_sample(
+    prepared: Prepared, tmp_path: Any
+) -> None:
     module = toy_module(prepared.base, objective=_Poisoned())
     with pytest.raises(NonFiniteError, match=r"samples \[5\]"):
         toy_trainer(tmp_path).fit(module, toy_data(prepared.root, prepared.base, max_windows=50))

@@ -29,9 +29,7 @@ def bank_rows(*, num_problems: int = 240, seed: int = 0) -> list[dict[str, str]]
     return _rows.make_rows(tuple(FAMILIES_BY_NAME.values()), num_problems, seed)
 
 
-def bank_candidates(
-    row: Mapping[str, str], *, policy: str, num_candidates: int, seed: int = 0
-) -> list[Candidate]:
+def bank_candidates(row: Mapping[str, str], *, policy: str, num_candidates: int, seed: int = 0) -> list[Candidate]:
     """Different programs for a row of the bank, the same for the same arguments.
 
     Raises:

@@ -129,9 +129,7 @@ def write_candidates(
     """`num_candidates` programs for a row of this family, no two alike."""
     programs = write_programs(family, row, policy, num_candidates, seed)
     name = row["question_id"]
-    return [
-        Candidate(f"{name}/{policy}/{k}", name, policy, program.code) for k, program in enumerate(programs)
-    ]
+    return [Candidate(f"{name}/{policy}/{k}", name, policy, program.code) for k, program in enumerate(programs)]
 
 
 def write_programs(
@@ -145,9 +143,7 @@ def write_programs(
     if policy not in POLICIES:
         raise DajError(f"no policy {policy!r} in the bank; it knows {', '.join(map(repr, POLICIES))}.")
     rng = Random(f"{row['question_id']}/{row['metadata']}/{policy}/{num_candidates}/{seed}")
-    author = _Author(
-        family, json.loads(row["metadata"])["bank"]["parameters"], row["platform"], POLICIES[policy], rng
-    )
+    author = _Author(family, json.loads(row["metadata"])["bank"]["parameters"], row["platform"], POLICIES[policy], rng)
     programs: dict[str, Program] = {}
     for correct in _plan(num_candidates, POLICIES[policy].correct, rng):
         drafts = (author.write(correct) for _ in range(_ATTEMPTS))

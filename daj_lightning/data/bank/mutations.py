@@ -256,11 +256,7 @@ def drop_call(node: ast.AST) -> Iterator[Replacement]:
 
 def wrong_order(node: ast.AST) -> Iterator[Replacement]:
     """Ascending for descending: True for False."""
-    if (
-        isinstance(node, ast.keyword)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, bool)
-    ):
+    if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, bool):
         yield ast.keyword(node.arg, ast.Constant(not node.value.value))
 
 
@@ -322,11 +318,7 @@ def _plus(expression: ast.expr, amount: int) -> ast.expr:
     """expression + amount, folded where it already ends in a constant."""
     if _is_int(expression):
         return ast.Constant(expression.value + amount)  # type: ignore[attr-defined]
-    if (
-        isinstance(expression, ast.BinOp)
-        and isinstance(expression.op, ast.Add | ast.Sub)
-        and _is_int(expression.right)
-    ):
+    if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.Add | ast.Sub) and _is_int(expression.right):
         change = amount if isinstance(expression.op, ast.Add) else -amount
         value = expression.right.value + change  # type: ignore[attr-defined]
         return ast.BinOp(expression.left, expression.op, ast.Constant(value)) if value else expression.left

@@ -71,9 +71,7 @@ def starter_code(family: Family, platform: str) -> str:
     if platform == "atcoder":
         return ""
     signature = ", ".join(f"{name}: {_TYPES[kind]}" for name, kind in family.arguments.items())
-    return (
-        f"class Solution:\n    def {family.method}(self, {signature}) -> {_TYPES[family.returns]}:\n        "
-    )
+    return f"class Solution:\n    def {family.method}(self, {signature}) -> {_TYPES[family.returns]}:\n        "
 
 
 def encode_input(family: Family, args: Args, platform: str) -> str:
@@ -150,9 +148,7 @@ def _input_format(arguments: Mapping[str, str]) -> str:
     first = ["n"] if any(kind in _SEQUENCES for kind in arguments.values()) else []
     first += [name for name, kind in arguments.items() if kind == "int"]
     parts = ["a line with " + " and ".join(first)] if first else []
-    return ", then ".join(
-        parts + [_LINES[kind].format(name) for name, kind in arguments.items() if kind != "int"]
-    )
+    return ", then ".join(parts + [_LINES[kind].format(name) for name, kind in arguments.items() if kind != "int"])
 
 
 def _text_lines(kind: str, value: Any) -> list[str]:

@@ -48,9 +48,7 @@ def written(policy: str) -> list[tuple[Row, Program]]:
 def graded(request: pytest.FixtureRequest, run_programs: RunPrograms) -> list[Graded]:
     """The candidates of one policy for the sample, executed."""
     passed = run_programs([(row, program.code) for row, program in written(request.param)])
-    return [
-        Graded(row, program, ok) for (row, program), ok in zip(written(request.param), passed, strict=True)
-    ]
+    return [Graded(row, program, ok) for (row, program), ok in zip(written(request.param), passed, strict=True)]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -78,10 +76,7 @@ def test_every_program_is_in_the_normal_form_of_ast_unparse(policy: str):
 
 
 def test_hardly_a_program_has_more_than_fourteen_lines():
-    lengths = [
-        len(list(filter(None, program.code.split("\n"))))
-        for _, program in written("weak") + written("strong")
-    ]
+    lengths = [len(list(filter(None, program.code.split("\n")))) for _, program in written("weak") + written("strong")]
     assert sum(length <= 14 for length in lengths) / len(lengths) > 0.98
     assert max(lengths) <= 16
 

@@ -79,9 +79,7 @@ def test_every_operator_belongs_to_a_policy_and_every_policy_names_known_ones():
 
 
 def test_what_steers_a_while_is_left_alone():
-    core = ast.parse(
-        "def solve(n):\n    t = 0\n    while n > 0:\n        t += n % 7\n        n //= 7\n    return t"
-    )
+    core = ast.parse("def solve(n):\n    t = 0\n    while n > 0:\n        t += n % 7\n        n //= 7\n    return t")
     for seed in range(200):
         mutation = mutate(core, dict.fromkeys(OPERATORS, 1.0), Random(seed))
         assert mutation is not None

@@ -58,16 +58,11 @@ def test_equal_arguments_give_equal_rows_and_another_seed_gives_others():
 def test_no_two_problems_are_the_same():
     assert len({row["question_id"] for row in ROWS}) == len(ROWS) == 240
     instances = Counter(json.dumps(bank_entry(row), sort_keys=True) for row in ROWS)
-    assert max(instances.values()) == 1, (
-        "an instance met in training must not come back on the other platform"
-    )
+    assert max(instances.values()) == 1, "an instance met in training must not come back on the other platform"
 
 
 def test_a_question_id_names_family_number_and_platform():
-    assert all(
-        re.fullmatch(rf"{family_of(row).name}-\d{{3}}-{row['platform'][0]}", row["question_id"])
-        for row in ROWS
-    )
+    assert all(re.fullmatch(rf"{family_of(row).name}-\d{{3}}-{row['platform'][0]}", row["question_id"]) for row in ROWS)
 
 
 @pytest.mark.parametrize("num_problems", [120, 240])
@@ -89,11 +84,7 @@ def test_rows_read_as_livecodebench_problems_with_two_public_and_ten_to_sixteen_
         assert 10 <= len(problem.hidden_tests) <= 16
         inputs = [test.input for test in problem.public_tests + problem.hidden_tests]
         assert len(set(inputs)) == len(inputs)
-        assert (
-            (problem.function_name is not None)
-            == (problem.platform == "leetcode")
-            == bool(problem.starter_code)
-        )
+        assert (problem.function_name is not None) == (problem.platform == "leetcode") == bool(problem.starter_code)
 
 
 def test_statements_have_40_to_90_words_and_name_every_argument():
@@ -131,9 +122,7 @@ def test_every_element_is_within_its_limits():
 
 def test_every_correct_variant_reproduces_every_expected_output(run_programs: RunPrograms):
     programs = [entry for row in ROWS for entry in written(row, family_of(row).variants)]
-    failed = [
-        row["question_id"] for (row, _), ok in zip(programs, run_programs(programs), strict=True) if not ok
-    ]
+    failed = [row["question_id"] for (row, _), ok in zip(programs, run_programs(programs), strict=True) if not ok]
     assert not failed
     assert {row["platform"] for row, _ in programs} == {"atcoder", "leetcode"}
     assert all(len(family.variants) >= 2 for family in FAMILIES_BY_NAME.values())
@@ -147,7 +136,5 @@ def test_every_wrong_approach_is_wrong_somewhere(run_programs: RunPrograms):
 
 
 def test_asking_for_more_problems_than_there_are_names_the_family_and_the_most():
-    with pytest.raises(
-        DajError, match=r"family 'packed-value' has 18 different problems; 500 .* Ask for 432 or fewer"
-    ):
+    with pytest.raises(DajError, match=r"family 'packed-value' has 18 different problems; 500 .* Ask for 432 or fewer"):
         bank_rows(num_problems=500)

@@ -286,9 +286,7 @@ def solve(n):
 
 def _cap_and_drop(p: Params, nums: list[int]) -> int:
     values = [min(x, p["high"]) for x in nums if holds(x, p["op"], p["low"])]
-    return {"sum": sum(values), "distinct": len(set(values)), "squares": sum(v * v for v in values)}[
-        p["result"]
-    ]
+    return {"sum": sum(values), "distinct": len(set(values)), "squares": sum(v * v for v in values)}[p["result"]]
 
 
 CAP_AND_DROP = Family(

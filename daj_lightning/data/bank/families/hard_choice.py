@@ -163,9 +163,7 @@ MAZE_STEPS = Family(
         ([f".{p['wall']}."] * 2 + ["..."],),
         (["....", f"{p['wall'] * 2}.{p['wall']}", "...."],),
     ],
-    draw=lambda p, rng, size: (
-        _maze(rng, 1 + size // 3, 2 + size // 3 if size < 5 else 3 + size // 4, p["wall"]),
-    ),
+    draw=lambda p, rng, size: (_maze(rng, 1 + size // 3, 2 + size // 3 if size < 5 else 3 + size // 4, p["wall"]),),
     variants=(
         """
 def solve(grid):

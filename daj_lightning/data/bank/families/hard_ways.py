@@ -13,9 +13,7 @@ _MODULI = axis("mod", [7, 8, 9, 10, 11, 12, 13, 16])
 
 def _coin_ways(p: Params, coins: list[int], amount: int) -> int:
     if p["mode"] == "once":
-        return sum(sum(c) == amount for k in range(len(coins) + 1) for c in combinations(coins, k)) % int(
-            p["mod"]
-        )
+        return sum(sum(c) == amount for k in range(len(coins) + 1) for c in combinations(coins, k)) % int(p["mod"])
 
     @lru_cache(None)
     def ways(left: int, allowed: tuple[int, ...]) -> int:

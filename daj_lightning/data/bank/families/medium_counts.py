@@ -214,9 +214,7 @@ def solve(n):
 
 def _crowded_cells(p: Params, grid: list[str]) -> int:
     cells = {(r, c) for r, row in enumerate(grid) for c, x in enumerate(row) if x == "#"}
-    offsets = (
-        [(0, 1), (1, 0), (0, -1), (-1, 0)] if p["near"] == "side" else [(1, 1), (1, -1), (-1, 1), (-1, -1)]
-    )
+    offsets = [(0, 1), (1, 0), (0, -1), (-1, 0)] if p["near"] == "side" else [(1, 1), (1, -1), (-1, 1), (-1, -1)]
     return sum(holds(sum((r + a, c + b) in cells for a, b in offsets), p["op"], p["limit"]) for r, c in cells)
 
 

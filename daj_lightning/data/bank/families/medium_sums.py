@@ -137,9 +137,7 @@ PAIR_COUNT = Family(
         ([-20] * 5,),
     ],
     draw=lambda p, rng, size: (
-        integers(rng, size, -12, 14)
-        if size < 5
-        else integers(rng, size, p["target"] // 2 - 3, p["target"] // 2 + 4),
+        integers(rng, size, -12, 14) if size < 5 else integers(rng, size, p["target"] // 2 - 3, p["target"] // 2 + 4),
     ),
     variants=(
         """
