@@ -40,15 +40,23 @@ class DPO(Objective):
 
     Args:
         beta: see `dpo_loss`.
+        nll_weight: adds so much of the chosen response's negative log-likelihood, a mean over its tokens
+            (Pang et al. 2024, Eq. 1). DPO only sees differences: where both responses share their words, a high
+            learning rate lets these drift, and the judge forgets how to answer. 0 is plain DPO.
     """
 
-    def __init__(self, beta: float = 0.1) -> None:
-        if beta <= 0:
-            raise DajError(f"DPO needs beta > 0, got {beta}.")
+    def __init__(self, beta: float = 0.1, nll_weight: float = 0.0) -> None:
+        if beta <= 0 or nll_weight < 0:
+            raise DajError(f"DPO needs beta > 0 and nll_weight >= 0, got {beta} and {nll_weight}.")
         self.beta = beta
+        self.nll_weight = nll_weight
 
     def __call__(self, judge: Judge, batch: JudgeBatch) -> Tensor:
         """(B,) float32, differentiable in the adapters."""
         chosen, rejected = judge.response_logp(batch).chunk(2)
         reference_chosen, reference_rejected = batch.reference_logp.chunk(2)
-        return dpo_loss(PairLogProbs(chosen, rejected, reference_chosen, reference_rejected), beta=self.beta)
+        loss = dpo_loss(PairLogProbs(chosen, rejected, reference_chosen, reference_rejected), beta=self.beta)
+        if self.nll_weight == 0:
+            return loss
+        num_tokens = batch.response_mask.sum(dim=1).chunk(2)[0]
+        return loss - self.nll_weight * chosen / num_tokens
