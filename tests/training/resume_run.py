@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback
+from lightning import Callback, seed_everything
 from tiny import toy_data, toy_module, toy_trainer
 
 from daj_lightning.bilevel import InstanceTable
@@ -26,7 +26,7 @@ class Slowly(Callback):
 
 def main(root: str, base: str, directory: str, ckpt: str | None = None) -> None:
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    seed_everything(0)
     out = Path(directory)
     module = toy_module(Path(base), reweighter=InstanceTable())
     callbacks = [

@@ -1,0 +1,83 @@
+"""Every shipped configuration parses against the real classes, and the paper's runs on a tiny judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import Prepared
+
+from daj_lightning.cli import Cli, load
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+BASES = sorted(CONFIGS.glob("*.yaml"))
+OVERLAYS = sorted(CONFIGS.glob("*/*.yaml"))
+QWEN = Path(__file__).with_name("qwen2.5-coder-14b")
+
+
+@pytest.mark.parametrize("path", BASES, ids=lambda path: path.name)
+def test_every_configuration_builds(path: Path) -> None:
+    load([str(path)])
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_overlay_builds_on_the_papers_configuration(path: Path) -> None:
+    named = yaml.safe_load(path.read_text())["model"]["reweighter"]["class_path"]
+    cli = load([str(CONFIGS / "lcb.yaml"), str(path)])
+    assert f"{type(cli.model.reweighter).__module__}.{type(cli.model.reweighter).__name__}".endswith(named.split(".")[-1])
+
+
+def test_lcb_is_the_papers_setting() -> None:
+    """App. B, number by number."""
+    cli = load([str(CONFIGS / "lcb.yaml")])
+    model, data = cli.model, cli.datamodule
+    assert (model.inner.lr, model.outer.lr) == (1e-6, 1e-4)
+    assert (model.inner.optimizer, model.inner.optimizer_args) == ("adam", None)
+    assert (data.num_inner, data.num_meta, data.max_windows) == (16, 8, 20_000)
+    assert (model.judge.lora.r, model.judge.lora.lora_alpha, model.judge.lora.lora_dropout) == (32, 64, 0.0)
+    assert model.objective.beta == 0.1
+    assert data.preparation.voting.rounds == 8
+    assert model.judge.base_dtype == "bfloat16"
+
+
+def test_the_14b_judge_builds_on_the_meta_device_with_the_papers_adapters() -> None:
+    judge = load([str(CONFIGS / "lcb.yaml")]).model.judge
+    with torch.device("meta"):
+        judge.build_empty(str(QWEN))
+    adapters = judge.adapter_parameters()
+    assert sum(p.numel() for p in adapters) == 137_625_600
+    assert {p.dtype for p in adapters} == {torch.float32}
+    assert judge.causal_lm.get_output_embeddings().weight.dtype is torch.bfloat16
+
+
+def overlay(path: Path, prepared: Prepared, directory: Path) -> Path:
+    """A tiny judge and the toy data in place of 14 billion parameters and LiveCodeBench."""
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "trainer": {"accelerator": "cpu", "default_root_dir": str(directory), "logger": False, "callbacks": []},
+                "model": {"judge": {"class_path": "daj_lightning.judge.Judge", "init_args": {"base": str(prepared.base)}}},
+                "data": {
+                    "source": {"class_path": "tiny.ToySource"},
+                    "responses": {"class_path": "daj_lightning.data.TemplatedResponses"},
+                    "root": str(prepared.root),
+                    "template": "compact",
+                    "domains": ["atcoder-easy", "atcoder-hard"],
+                    "max_windows": 7,
+                    "num_workers": 2,
+                },
+            }
+        )
+    )
+    return path
+
+
+def test_lcb_takes_two_bilevel_steps_on_a_tiny_judge(prepared: Prepared, tmp_path: Path) -> None:
+    """Windows 6 and 7 lie behind the warm-up: bfloat16 base and bank, float32 adapters, both optimizers."""
+    tiny = overlay(tmp_path / "tiny.yaml", prepared, tmp_path)
+    cli = Cli(["fit", "--config", str(CONFIGS / "lcb.yaml"), "--config", str(tiny)])
+    assert (cli.model.num_windows, cli.model.num_outer_steps) == (7, 2)
+    assert cli.model.bank.rows.dtype is torch.bfloat16
+    assert cli.model.reweighter.raw.detach().abs().max() > 0
