@@ -15,7 +15,8 @@ from typing import Any
 import jsonargparse
 from jsonargparse import ArgumentError
 from jsonargparse.util import import_object
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from daj_lightning.data import JudgeData
 from daj_lightning.records import DajError
@@ -25,20 +26,21 @@ _PARSER = {"exit_on_error": False, "default_env": True, "env_prefix": "DAJ"}
 
 
 class Cli(LightningCLI):
-    """`python -m daj_lightning fit|validate|test`; without running, the same file for our own commands."""
+    """`python -m daj_lightning fit|validate|test`; with run=False, fit's classes for our own commands."""
 
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        self._runs = run
         parser_kwargs: dict[str, Any] = {**_PARSER, **{name: dict(_PARSER) for name in self.subcommands()}}
         try:
             super().__init__(
                 DataReweightedJudge,
                 JudgeData,
-                save_config_kwargs={"overwrite": True},
-                trainer_defaults={"plugins": [AtomicCheckpointIO()], "max_epochs": 1, "num_sanity_val_steps": 0},
+                save_config_callback=_SaveFitConfig,
+                save_config_kwargs={"overwrite": True, "config_filename": "resolved_config.yaml"},
+                trainer_defaults={"max_epochs": 1, "num_sanity_val_steps": 0},
                 seed_everything_default=0,
-                parser_kwargs=parser_kwargs if run else dict(_PARSER),
+                parser_kwargs=parser_kwargs,
                 args=args,
-                run=run,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
@@ -55,6 +57,16 @@ class Cli(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.judge.init_args.base", "data.tokenizer")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Checkpoints are written whole or not at all, whatever else the configuration plugs in."""
+        named = self._get(self.config_init, "trainer.plugins") or []
+        plugins = [*(named if isinstance(named, list) else [named]), AtomicCheckpointIO()]
+        return super().instantiate_trainer(**{**kwargs, "plugins": plugins})
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self._runs:
+            super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
         self._find_checkpoint()
@@ -79,6 +91,14 @@ class Cli(LightningCLI):
         raise DajError(
             "--ckpt_path last: the configuration has no WindowCheckpoint in trainer.callbacks. Name the file."
         )
+
+
+class _SaveFitConfig(SaveConfigCallback):
+    """resolved_config.yaml is what trained the judge; a later `test` does not write over it."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
 
 
 _UNKNOWN = re.compile(
@@ -107,11 +127,11 @@ def _known_names(parser: jsonargparse.ArgumentParser) -> list[str]:
     return sorted({action.dest.split(".")[-1] for p in (parser, *subparsers) for action in p._actions})
 
 
-def load(config: Sequence[str], overrides: Sequence[str] = ()) -> Cli:
+def load(config: Sequence[str]) -> Cli:
     """The classes that configuration files describe, without running anything."""
     if not config:
         raise DajError("no --config given. Name a file, e.g. --config configs/quickstart.yaml.")
-    return Cli([*(part for path in config for part in ("--config", path)), *overrides], run=False)
+    return Cli(["fit", *(part for path in config for part in ("--config", path))], run=False)
 
 
 __all__ = ["Cli", "load"]

@@ -26,7 +26,9 @@ def test_every_configuration_builds(path: Path) -> None:
 def test_every_overlay_builds_on_the_papers_configuration(path: Path) -> None:
     named = yaml.safe_load(path.read_text())["model"]["reweighter"]["class_path"]
     cli = load([str(CONFIGS / "lcb.yaml"), str(path)])
-    assert f"{type(cli.model.reweighter).__module__}.{type(cli.model.reweighter).__name__}".endswith(named.split(".")[-1])
+    assert f"{type(cli.model.reweighter).__module__}.{type(cli.model.reweighter).__name__}".endswith(
+        named.split(".")[-1]
+    )
 
 
 def test_lcb_is_the_papers_setting() -> None:
@@ -58,7 +60,9 @@ def overlay(path: Path, prepared: Prepared, directory: Path) -> Path:
         yaml.safe_dump(
             {
                 "trainer": {"accelerator": "cpu", "default_root_dir": str(directory), "logger": False, "callbacks": []},
-                "model": {"judge": {"class_path": "daj_lightning.judge.Judge", "init_args": {"base": str(prepared.base)}}},
+                "model": {
+                    "judge": {"class_path": "daj_lightning.judge.Judge", "init_args": {"base": str(prepared.base)}}
+                },
                 "data": {
                     "source": {"class_path": "tiny.ToySource"},
                     "responses": {"class_path": "daj_lightning.data.TemplatedResponses"},

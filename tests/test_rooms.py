@@ -61,5 +61,9 @@ def test_a_room_imports_only_rooms_above_it(path: Path) -> None:
 
 def test_every_module_can_be_imported() -> None:
     for module in pkgutil.walk_packages([str(ROOT)], "daj_lightning."):
-        if module.name not in ("daj_lightning.__main__", "daj_lightning.execution.worker", "daj_lightning.kernels.libdaj"):
+        if module.name not in (
+            "daj_lightning.__main__",
+            "daj_lightning.execution.worker",
+            "daj_lightning.kernels.libdaj",
+        ):
             importlib.import_module(module.name)

@@ -298,11 +298,15 @@ class DataReweightedJudge(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        missing = sorted(set(self._trained_names()) - set(checkpoint["state_dict"]))
+        wanted = set(self._trained_names())
+        if not self.trainer.training:  # validate and test know no training set, so their reweighter is not built
+            wanted = {name for name in wanted if name.startswith("judge.")}
+            checkpoint["state_dict"] = {name: checkpoint["state_dict"].get(name) for name in wanted}
+        missing = sorted(name for name in wanted if checkpoint["state_dict"].get(name) is None)
         if missing:
             raise DajError(
                 f"the checkpoint lacks {len(missing)} of this run's trained tensors, first {missing[0]!r}: it is of "
-                f"another judge or reweighter. Resume with the --config it was written with."
+                f"another judge or reweighter. Use the --config it was written with."
             )
         own = checkpoint["daj"]
         self.num_windows, self.num_outer_steps = own["num_windows"], own["num_outer_steps"]

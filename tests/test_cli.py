@@ -1,0 +1,228 @@
+"""The command line: a mistake is one line that says what to do, before any training starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import Prepared
+from peft import PeftModel
+from tiny import TOY_DOMAINS, ToySource
+from transformers import AutoModelForCausalLM
+
+from daj_lightning.__main__ import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture
+def toy(prepared: Prepared, tmp_path: Path) -> dict[str, Any]:
+    """A configuration of six windows that runs in seconds; each test spoils one thing in it."""
+    return {
+        "trainer": {
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_progress_bar": False,
+            "default_root_dir": str(tmp_path),
+            "callbacks": [
+                {
+                    "class_path": "daj_lightning.training.WindowCheckpoint",
+                    "init_args": {"dirpath": str(tmp_path / "checkpoints"), "every_n_windows": 2},
+                },
+                {
+                    "class_path": "daj_lightning.evaluation.Scoreboard",
+                    "init_args": {"path": str(tmp_path / "scores.json")},
+                },
+                {"class_path": "daj_lightning.evaluation.BeforeAfter", "init_args": {"directory": str(tmp_path)}},
+            ],
+        },
+        "model": {
+            "judge": {
+                "class_path": "daj_lightning.judge.Judge",
+                "init_args": {"base": str(prepared.base), "base_dtype": "float32", "lora_r": 4, "lora_alpha": 8},
+            },
+            "reweighter": {"class_path": "daj_lightning.bilevel.DomainWeights"},
+            "inner": {"lr": 1e-3},
+            "outer": {"lr": 1e-2, "optimizer": "lazy_adam"},
+            "outer_warmup_windows": 1,
+            "sampling": {"max_new_tokens": 12},
+        },
+        "data": {
+            "source": {"class_path": "tiny.ToySource"},
+            "responses": {"class_path": "daj_lightning.data.TemplatedResponses"},
+            "root": str(prepared.root),
+            "template": "compact",
+            "domains": list(TOY_DOMAINS),
+            "num_inner": 4,
+            "num_meta": 2,
+            "max_windows": 6,
+            "max_length": 256,
+        },
+    }
+
+
+def save(config: dict[str, Any], tmp_path: Path) -> str:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """The one line of an error."""
+    capsys.readouterr()
+    assert main(list(args)) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_misspelt_key_is_answered_with_its_neighbour(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    toy["data"]["max_window"] = toy["data"].pop("max_windows")
+    assert "Did you mean 'max_windows'?" in refused(capsys, "fit", "--config", save(toy, tmp_path))
+
+
+def test_a_misspelt_argument_of_a_class_is_answered_too(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    toy["model"]["judge"]["init_args"]["lorar"] = 8
+    assert "Did you mean 'lora_r'?" in refused(capsys, "fit", "--config", save(toy, tmp_path))
+
+
+def test_a_missing_configuration_file_is_named(capsys: Any) -> None:
+    assert "nowhere.yaml" in refused(capsys, "fit", "--config", "nowhere.yaml")
+
+
+def test_an_unknown_command_is_answered_with_all_of_them(capsys: Any) -> None:
+    assert "prepare" in refused(capsys, "fti")
+
+
+def test_lcb_before_prepare_says_to_prepare(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "Run `python -m daj_lightning prepare`" in refused(capsys, "fit", "--config", str(CONFIGS / "lcb.yaml"))
+
+
+def test_preparing_lcb_without_its_files_names_the_missing_one(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no file 'data/livecodebench/release_v6.jsonl'" in refused(
+        capsys, "prepare", "--config", str(CONFIGS / "lcb.yaml")
+    )
+
+
+def test_a_domain_absent_from_the_map_is_named(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    toy["data"]["domains"] = ["atcoder-easy"]
+    assert "['atcoder-hard']" in refused(capsys, "fit", "--config", save(toy, tmp_path))
+
+
+def test_an_empty_meta_set_is_an_error(toy: dict, tmp_path: Path, prepared: Prepared, capsys: Any) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(prepared.root, root)
+    (root / "meta.jsonl").write_text("")
+    toy["data"]["root"] = str(root)
+    assert "meta set is empty" in refused(capsys, "fit", "--config", save(toy, tmp_path))
+
+
+def test_an_unreachable_model_says_where_it_was_looked_for(
+    toy: dict, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    toy["model"]["judge"]["init_args"]["base"] = "nobody/no-such-judge"
+    assert "cannot load the tokenizer of 'nobody/no-such-judge'" in refused(
+        capsys, "fit", "--config", save(toy, tmp_path)
+    )
+
+
+def test_a_lora_target_that_matches_nothing_is_refused(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    toy["model"]["judge"]["init_args"]["lora_targets"] = ["query_key_value"]
+    assert "['query_key_value'] match no linear layer" in refused(capsys, "fit", "--config", save(toy, tmp_path))
+
+
+def test_bfloat16_adapters_are_refused_with_what_they_would_lose(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    toy["trainer"]["precision"] = "bf16-true"
+    line = refused(capsys, "fit", "--config", save(toy, tmp_path))
+    assert "they must be float32" in line
+    assert "% of Adam's updates would round to nothing" in line
+
+
+def test_an_optimizer_without_a_known_jacobian_is_refused(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    toy["model"]["inner"] = {"lr": 1e-3, "optimizer": "adam", "optimizer_args": {"weight_decay": 0.1}}
+    assert "coupled weight decay" in refused(capsys, "fit", "--config", save(toy, tmp_path))
+
+
+def test_last_with_nothing_to_resume_does_not_start_anew(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    config = save(toy, tmp_path)
+    assert "no usable checkpoint" in refused(capsys, "fit", "--config", config, "--ckpt_path", "last")
+
+
+def test_a_candidate_without_code_is_refused_before_the_judge_is_loaded(tmp_path: Path, capsys: Any) -> None:
+    rows = tmp_path / "candidates.jsonl"
+    rows.write_text(json.dumps({"problem_id": "p", "statement": "s", "candidates": ["print(1)", " "]}) + "\n")
+    line = refused(capsys, "select", "--judge", "nowhere", "--candidates", str(rows), "--output", str(tmp_path / "out"))
+    assert "candidate 1 has no code" in line
+
+
+def test_print_config_shows_every_key_with_overlays_on_top(toy: dict, tmp_path: Path) -> None:
+    config = save(toy, tmp_path)
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("model: {meta_every: 3}\n")
+    command = [
+        sys.executable,
+        "-m",
+        "daj_lightning",
+        "fit",
+        "--config",
+        config,
+        "--config",
+        str(overlay),
+        "--print_config",
+    ]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(Path(__file__).parent)}
+    )
+    printed = yaml.safe_load(result.stdout)
+    assert printed["model"]["meta_every"] == 3
+    assert printed["model"]["inner"]["lr"] == 1e-3
+    assert printed["data"]["num_inner"] == 4
+
+
+def test_fit_resume_test_export_and_select_work_together(
+    toy: dict, tmp_path: Path, prepared: Prepared, capsys: Any
+) -> None:
+    config = save(toy, tmp_path)
+    assert main(["fit", "--config", config]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["windows"] == 6
+    assert set(report["weights"]) == set(TOY_DOMAINS)
+    assert main(["fit", "--config", config, "--ckpt_path", "last"]) == 0, "a finished run has nothing left to do"
+    for command in ("validate", "test"):
+        assert main([command, "--config", config, "--ckpt_path", "last"]) == 0
+        scores = json.loads((tmp_path / "scores.json").read_text())
+        assert scores["best_of_n"]["oracle"]["overall"]["value"] == 1.0
+        assert scores["best_of_n"]["random"]["overall"]["value"] == 0.5
+        assert {"overall", "easy", "hard"} <= set(scores["best_of_n"]["judge"])
+
+    exported = tmp_path / "judge"
+    resolved = str(tmp_path / "resolved_config.yaml")
+    assert main(["export", "--config", resolved, "--output", str(exported)]) == 0
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(prepared.base), exported)
+    state = torch.load(sorted((tmp_path / "checkpoints").glob("*.ckpt"))[-1], weights_only=True)["state_dict"]
+    trained = {n.removeprefix("judge.model."): v for n, v in state.items() if "lora_" in n}
+    assert trained
+    assert all(torch.equal(dict(plain.named_parameters())[name], value) for name, value in trained.items())
+
+    problems, candidates = ToySource().load()
+    rows = tmp_path / "candidates.jsonl"
+    codes = [c.code for c in candidates if c.problem_id == problems[-1].problem_id]
+    row = {"problem_id": "mine", "statement": problems[-1].statement, "candidates": codes}
+    rows.write_text(json.dumps(row) + "\n")
+    picked = tmp_path / "picked.jsonl"
+    assert main(["select", "--judge", str(exported), "--candidates", str(rows), "--output", str(picked)]) == 0
+    answer = json.loads(picked.read_text())
+    assert answer["code"] == codes[answer["selected"]]
+    assert sum(answer["votes"]) + answer["num_invalid"] == 8
