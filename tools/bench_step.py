@@ -201,7 +201,7 @@ def main() -> None:
     passes = statistics.median(times["bi-level"]) / statistics.median(times["inner+meta"])
     above = peaks["bi-level"] - peaks["inner+meta"] - bank
     medians = {variant: statistics.median(times[variant]) for variant in variants}
-    prices = {m: ((m - 1) * medians["weighted"] + medians["bi-level"]) / (m * base) for m in (1, 2, 4, 8)}
+    prices = {m: ((m - 1) * medians["weighted"] + medians["bi-level"]) / (m * base) for m in (1, 4, 8, 16)}
     resident = sum(t.numel() * t.element_size() for t in judge.parameters()) + 2 * 4 * step.flat.size
     print(f"\nhypergradient: {passes:.3f}x the time of the same passes; memory above bank: {above / 2**20:.2f} MiB")
     print(f"= {above / (peaks['inner+meta'] + resident):.1%} of the step without it (with its model and moments)")
