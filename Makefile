@@ -7,7 +7,7 @@ SOURCES := pyproject.toml setup.py tools/install.sh $(shell find csrc -type f)
 .PHONY: quickstart test lint clean
 
 quickstart: $(VENV)/.installed
-	$(BIN)/python -m daj_lightning fit --config configs/quickstart.yaml
+	OMP_NUM_THREADS=1 $(BIN)/python -m daj_lightning fit --config configs/quickstart.yaml
 	@echo "weights over training: runs/quickstart/weights.png; every number: runs/quickstart/report.json"
 
 test: $(VENV)/.installed

@@ -85,6 +85,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; a user's mistake is one line on stderr and exit status 2."""
     args = sys.argv[1:] if argv is None else argv
     try:
+        if args[:1] in (["-h"], ["--help"]):
+            print(
+                __doc__,
+                *(f"{name}: {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()),
+                sep="\n",
+            )
+            return 0
         if not args or args[0] not in (*LIGHTNING, *COMMANDS):
             names = ", ".join([*LIGHTNING, *COMMANDS])
             raise DajError(f"no command {args[0]!r}; there are {names}." if args else f"give a command: {names}.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from daj_lightning.data import JudgeData
 from daj_lightning.records import DajError
-from daj_lightning.training import AtomicCheckpointIO, DataReweightedJudge, WindowCheckpoint, last_checkpoint
+from daj_lightning.training import AtomicCheckpointIO, DataReweightedJudge, WindowCheckpoint, is_whole, last_checkpoint
+
+warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # our commands do mean to pass them
 
 _PARSER = {"exit_on_error": False, "default_env": True, "env_prefix": "DAJ"}
 
@@ -82,8 +85,12 @@ class Cli(LightningCLI):
         arguments["ckpt_path"] = self.resolve_checkpoint(arguments.get("ckpt_path"))
 
     def resolve_checkpoint(self, ckpt_path: str | None) -> str | None:
-        """The file that `--ckpt_path` means; "last" is the newest undamaged one of this configuration."""
+        """The file that `--ckpt_path` means; "last" is the newest undamaged one in the run's directory."""
+        if ckpt_path is None:
+            return None
         if ckpt_path != "last":
+            if not is_whole(ckpt_path):
+                raise DajError(f"--ckpt_path {ckpt_path!r} is missing or damaged. Name a whole one, or use 'last'.")
             return ckpt_path
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WindowCheckpoint):
@@ -114,9 +121,10 @@ def _one_line(message: str, parser: jsonargparse.ArgumentParser) -> str:
     unknown = _UNKNOWN.search(text)
     if unknown is None:
         return text
-    key = next(group for group in unknown.groups() if group).split(".")[-1]
+    parts = next(group for group in unknown.groups() if group).split(".")
     named = _CLASS_PATH.search(text)
     known = list(inspect.signature(import_object(named[1])).parameters) if named else _known_names(parser)
+    key = next((part for part in parts if part not in known), parts[-1])
     near = difflib.get_close_matches(key, known, n=1)
     return f"{text.rstrip('.')}. Did you mean {near[0]!r}?" if near else text
 
@@ -124,7 +132,7 @@ def _one_line(message: str, parser: jsonargparse.ArgumentParser) -> str:
 def _known_names(parser: jsonargparse.ArgumentParser) -> list[str]:
     """Every option name that the parser and its subcommands know, without the dotted path before it."""
     subparsers = [p for action in parser._actions for p in (getattr(action, "_name_parser_map", None) or {}).values()]
-    return sorted({action.dest.split(".")[-1] for p in (parser, *subparsers) for action in p._actions})
+    return sorted({part for p in (parser, *subparsers) for action in p._actions for part in action.dest.split(".")})
 
 
 def load(config: Sequence[str]) -> Cli:

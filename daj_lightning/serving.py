@@ -92,6 +92,8 @@ def select_file(judge: str, candidates: str, output: str, rounds: int, seed: int
     groups = [
         group_from_row(row, f"{candidates}, row {n}") for n, row in enumerate(read_jsonl(candidates, "candidates"), 1)
     ]
+    if batch_size < 1 or not Path(output).parent.is_dir():
+        raise DajError(f"batch_size={batch_size} must be >= 1, and the directory of {output!r} must exist.")
     if not groups:
         raise DajError(f"{candidates} has no row; nothing to select from.")
     selector = Selector(judge, Voting(rounds, seed), batch_size)
@@ -114,6 +116,11 @@ def group_from_row(row: Mapping[str, Any], where: str) -> tuple[Problem, list[Ca
     missing = [field for field in ("problem_id", "statement", "candidates") if not row.get(field)]
     if missing:
         raise DajError(f"{where} lacks {missing}; wanted problem_id, statement and a list of candidates (code).")
+    if not isinstance(row["candidates"], list) or not isinstance(row["statement"], str):
+        raise DajError(f"{where}: wanted statement as text and candidates as a list of programs.")
+    tests = row.get("public_tests", [])
+    if not all(isinstance(test, dict) and {"input", "output"} <= test.keys() for test in tests):
+        raise DajError(f"{where}: each of public_tests needs input and output.")
     for k, code in enumerate(row["candidates"]):
         if not isinstance(code, str) or not code.strip():
             raise DajError(f"{where}: candidate {k} has no code. Remove it, or store the program's text.")
@@ -126,7 +133,7 @@ def group_from_row(row: Mapping[str, Any], where: str) -> tuple[Problem, list[Ca
         release_date=date.today(),
         starter_code=row.get("starter_code", ""),
         function_name=None,
-        public_tests=tuple(TestCase(test["input"], test["output"]) for test in row.get("public_tests", [])),
+        public_tests=tuple(TestCase(test["input"], test["output"]) for test in tests),
         hidden_tests=(),
     )
     programs = [Candidate(str(k), problem.problem_id, "", code) for k, code in enumerate(row["candidates"])]

@@ -202,7 +202,7 @@ def test_fit_resume_test_export_and_select_work_together(
     assert main(["fit", "--config", config, "--ckpt_path", "last"]) == 0, "a finished run has nothing left to do"
     for command in ("validate", "test"):
         assert main([command, "--config", config, "--ckpt_path", "last"]) == 0
-        scores = json.loads((tmp_path / "scores.json").read_text())
+        scores = json.loads((tmp_path / f"{command}_scores.json").read_text())
         assert scores["best_of_n"]["oracle"]["overall"]["value"] == 1.0
         assert scores["best_of_n"]["random"]["overall"]["value"] == 0.5
         assert {"overall", "easy", "hard"} <= set(scores["best_of_n"]["judge"])

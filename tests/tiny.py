@@ -141,6 +141,7 @@ def toy_trainer(directory: Path, callbacks: Sequence[Callback] = (), **overrides
         "max_epochs": 1,
         "logger": False,
         "enable_progress_bar": False,
+        "limit_val_batches": 0,
         "enable_model_summary": False,
         "enable_checkpointing": any(isinstance(c, WindowCheckpoint) for c in callbacks),
         "default_root_dir": str(directory),

@@ -22,9 +22,17 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
     "${pip[@]}" install "$torch"
   else
-    # torch alone from PyTorch's CPU index; where that cannot be reached, whatever CPU build pip knows of.
-    "${pip[@]}" install --retries 0 --timeout 15 --index-url https://download.pytorch.org/whl/cpu "$torch" ||
+    # torch from PyTorch's CPU index. Where that cannot be reached, the CPU build that pip knows of; if that would
+    # bring CUDA along, stop and let the user decide.
+    "${pip[@]}" install --retries 1 --timeout 30 --index-url https://download.pytorch.org/whl/cpu "$torch" || {
+      plan=$("${pip[@]}" install --dry-run --quiet --report - "$torch")
+      if [ "${DAJ_ALLOW_CUDA_TORCH:-0}" != 1 ] && grep -qiE '"name": *"(nvidia-|cuda-|triton)' <<<"$plan"; then
+        echo "error: PyTorch's CPU index does not answer, and pip's torch would bring gigabytes of CUDA." >&2
+        echo "Try again, install a CPU torch into $venv, or set DAJ_ALLOW_CUDA_TORCH=1." >&2
+        exit 2
+      fi
       "${pip[@]}" install "$torch"
+    }
   fi
 fi
 # The extension is compiled against the torch above; isolation never downloads another one (see setup.py).

@@ -11,6 +11,8 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+import torch
+
 from daj_lightning.judge import (
     PromptTemplate,
     Voting,
@@ -147,6 +149,8 @@ class SampledResponses:
     def respond(self, comparisons: Sequence[Comparison]) -> list[list[str]]:
         tokenizer = load_tokenizer(self.model)
         model = load_causal_lm(self.model, "bfloat16", "sdpa")
+        if torch.cuda.is_available():
+            model.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method
         engine = TransformersEngine(model, tokenizer.eos_token_id, tokenizer.pad_token_id, self.batch_size)
         prompts = [encode_prompt(tokenizer, c.prompt) for c in comparisons]
         rollouts = engine.generate(prompts, self.sampling)

@@ -78,8 +78,11 @@ class JudgeData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(num_inner, num_meta, max_windows) < 1:
-            raise DajError(f"num_inner={num_inner}, num_meta={num_meta}, max_windows={max_windows}: each must be >= 1.")
+        if min(num_inner, num_meta, max_windows, eval_batch_size, num_workers) < 1:
+            raise DajError(
+                f"num_inner={num_inner}, num_meta={num_meta}, max_windows={max_windows}, "
+                f"eval_batch_size={eval_batch_size}, num_workers={num_workers}: each must be >= 1."
+            )
         self.preparation = Preparation(
             source=source,
             responses=responses,

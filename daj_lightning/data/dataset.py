@@ -83,9 +83,9 @@ class PairDataset:
 
 def _encode(pair: Pair, tokenizer: PreTrainedTokenizerBase, domain: int, max_length: int) -> EncodedPair:
     prompt_ids = encode_prompt(tokenizer, pair.prompt)
-    chosen, rejected = (
-        encode_response(tokenizer, prompt_ids, response, max_length) for response in (pair.chosen, pair.rejected)
-    )
+    rows = [encode_response(tokenizer, prompt_ids, text, max_length) for text in (pair.chosen, pair.rejected)]
+    shorter = min((row.prompt_ids for row in rows), key=len)  # both answer the same prompt
+    chosen, rejected = (replace(row, prompt_ids=shorter) for row in rows)
     return EncodedPair(domain, chosen, rejected)
 
 

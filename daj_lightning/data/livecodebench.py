@@ -44,6 +44,17 @@ def problem_from_row(row: Mapping[str, Any]) -> Problem:
     missing = [field for field in _FIELDS if field not in row]
     if missing:
         raise DajError(f"row {row.get('question_id', '?')!r} lacks {missing}; wanted LiveCodeBench's fields {_FIELDS}.")
+    try:
+        return _problem(row)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise DajError(f"row {row['question_id']!r} cannot be read: {type(error).__name__}: {error}.") from error
+    except ValueError as error:
+        if isinstance(error, DajError):
+            raise
+        raise DajError(f"row {row['question_id']!r}: {error}.") from error
+
+
+def _problem(row: Mapping[str, Any]) -> Problem:
     name = row["question_id"]
     public, hidden = (_tests(name, row[key]) for key in ("public_test_cases", "private_test_cases"))
     if not public and not hidden:
@@ -66,7 +77,10 @@ def _tests(name: str, text: str) -> tuple[TestCase, ...]:
     try:
         decoded = json.loads(text)
     except json.JSONDecodeError:
-        decoded = json.loads(_unpack(name, text))
+        try:
+            decoded = json.loads(_unpack(name, text))
+        except json.JSONDecodeError as error:
+            raise DajError(f"{name}: private tests unpack to text that is not JSON ({error.msg}).") from error
     return tuple(TestCase(test["input"], test["output"]) for test in decoded)
 
 
@@ -74,7 +88,7 @@ def _unpack(name: str, text: str) -> str:
     """base64 -> zlib -> pickle of a str, with the two gates."""
     try:
         inflate = zlib.decompressobj()
-        raw = inflate.decompress(base64.b64decode(text), PRIVATE_TESTS_CAP_BYTES)
+        raw = inflate.decompress(base64.b64decode(text.encode()), PRIVATE_TESTS_CAP_BYTES)
         if inflate.unconsumed_tail:
             raise DajError(f"{name}: private tests unfold to more than {PRIVATE_TESTS_CAP_BYTES} bytes; refused.")
         unpacked = _NoClasses(io.BytesIO(raw)).load()
@@ -120,6 +134,6 @@ def candidate_from_row(row: Mapping[str, Any], where: str) -> Candidate:
     if missing:
         raise DajError(f"{where}: a candidate lacks {missing}; wanted problem_id, policy and code.")
     candidate_id = str(row.get("candidate_id", f"{row['problem_id']}/{row['policy']}/{where}"))
-    if not row["code"].strip():
+    if not isinstance(row["code"], str) or not row["code"].strip():
         raise DajError(f"{where}: candidate {candidate_id!r} has no code. Remove the row, or store the program.")
     return Candidate(candidate_id, row["problem_id"], row["policy"], row["code"])

@@ -88,7 +88,13 @@ def prepare(preparation: Preparation, root: str | Path, console: Console | None 
     root = Path(root)
     (root / MANIFEST).unlink(missing_ok=True)
     root.mkdir(parents=True, exist_ok=True)
+    PromptTemplate(preparation.template)  # mistakes in it show before anything is executed
     problems, candidates = preparation.source.load()
+    repeated = [name for name, count in Counter(c.candidate_id for c in candidates).items() if count > 1]
+    if repeated:
+        raise DajError(
+            f"{len(repeated)} candidate ids occur twice, first {repeated[0]!r}. Give each candidate its own."
+        )
     by_id = {problem.problem_id: problem for problem in problems if split_of(problem)}
     candidates = [candidate for candidate in candidates if candidate.problem_id in by_id]
     verdicts = label(by_id, candidates, preparation, console)

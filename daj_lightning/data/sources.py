@@ -104,5 +104,12 @@ class LiveCodeBenchSource:
         return problems, candidates
 
     def description(self) -> dict[str, object]:
-        sizes = {path: Path(path).stat().st_size for path in (self.problems, self.candidates) if Path(path).exists()}
-        return {"source": "livecodebench", "files": sizes, "platforms": list(self.platforms)}
+        files = {path: _sha256(path) for path in (self.problems, self.candidates)}
+        return {"source": "livecodebench", "files": files, "platforms": list(self.platforms)}
+
+
+def _sha256(path: str) -> str | None:
+    if not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

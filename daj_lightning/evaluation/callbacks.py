@@ -15,7 +15,7 @@ from rich.table import Table
 from torchmetrics import MeanMetric
 
 from daj_lightning.bilevel import shares
-from daj_lightning.data import PairDataset, SampleStream
+from daj_lightning.data import LiveCodeBenchSource, PairDataset, SampleStream
 from daj_lightning.evaluation.metrics import best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
 from daj_lightning.evaluation.tables import best_of_n_table, selection_table
@@ -27,7 +27,7 @@ class Scoreboard(Callback):
     """Prints and writes selection accuracy and pass@1 by difficulty after `validate` and `test`.
 
     Args:
-        path: JSON file of the scores.
+        path: JSON file of the scores; the stage goes before its name (test_scores.json).
     """
 
     def __init__(self, path: str) -> None:
@@ -51,15 +51,18 @@ class Scoreboard(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
         data = pl_module.data
+        stage = "validate" if trainer.validating or trainer.training else "test"
         selection = selection_scores(self._judgments, data.graded)
         best = best_of_n_scores(self._judgments, data.graded, data.preparation.voting)
         pl_module.log_dict(
-            {"test/selection_accuracy": selection["judge"].value, "test/pass@1": best["judge"]["overall"].value}
+            {f"{stage}/selection_accuracy": selection["judge"].value, f"{stage}/pass@1": best["judge"]["overall"].value}
         )
-        write_json(self.path, {"selection": selection, "best_of_n": best})
+        write_json(self.path.with_name(f"{stage}_{self.path.name}"), {"selection": selection, "best_of_n": best})
         console = Console()
         console.print(selection_table({"judge": selection}, "selection accuracy, 95 % interval over problems"))
-        console.print(best_of_n_table(best, "Best-of-N", paper=True))
+        console.print(
+            best_of_n_table(best, "Best-of-N", paper=isinstance(data.preparation.source, LiveCodeBenchSource))
+        )
 
     on_validation_epoch_start = on_test_epoch_start
     on_validation_batch_end = on_test_batch_end
@@ -115,6 +118,7 @@ class BeforeAfter(Callback):
     def _mean_loss(self, module: DataReweightedJudge, dataset: PairDataset) -> float:
         """Unweighted mean over a fixed random part of the set."""
         mean = MeanMetric()
+        module.judge.eval()
         number = min(self.num_loss_samples, len(dataset))
         with torch.no_grad():
             for i in SampleStream(len(dataset), seed=0, name="measured").take(0, number):

@@ -49,7 +49,8 @@ def bootstrap(groups: Sequence[Sequence[float]], num_draws: int = 2000, seed: in
 def selection_scores(judgments: Sequence[Judgment], graded: Graded) -> dict[str, Score]:
     """How often the judge picks the right one of a right and a wrong candidate, both orders asked.
 
-    Keys: "judge"; "longer code" and "shorter code" on the same comparisons (confounds); "format errors";
+    Keys: "judge"; "judge, easy" and so on by difficulty; "longer code" and "shorter code" on the same
+    comparisons (confounds); "format errors";
     "first position", the share of valid answers that name the first candidate (0.5 is unbiased);
     "consistent", the share of pairs answered alike in both orders.
     """
@@ -70,8 +71,14 @@ def selection_scores(judgments: Sequence[Judgment], graded: Graded) -> dict[str,
             return 0.5
         return float(judgment.comparison.passed[0 if first > second else 1])
 
+    def right_if(level: str) -> Callable[[Judgment], float | None]:
+        return lambda j: float(j.reward == 1.0) if j.comparison.difficulty == level else None
+
+    asked = {judgment.comparison.difficulty for judgment in mixed}
+    levels = [level for level in ("easy", "medium", "hard") if level in asked]
     return {
         "judge": by_problem(lambda j: float(j.reward == 1.0)),
+        **{f"judge, {level}": by_problem(right_if(level)) for level in levels},
         "longer code": by_problem(picks_longer),
         "shorter code": by_problem(lambda j: 1.0 - picks_longer(j)),
         "format errors": by_problem(lambda j: float(j.selection is None)),

@@ -8,7 +8,6 @@ Letters: R rows of tokens, T tokens, N response tokens over all rows, V vocabula
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from daj_lightning.judge.tokens import unreachable
 from daj_lightning.records import DajError, JudgeBatch
 
+_LOGIT_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # App. B: "LoRA adapters are applied to the query, key, value, and output projection layers, as well as
 # the gate, up, and down projection layers".
@@ -87,9 +87,10 @@ class Judge(nn.Module):
     def adapt(self, base: PreTrainedModel) -> None:
         """Freeze `base` and add fresh float32 adapters: B = 0, so that the judge starts as its reference."""
         _check_targets(base, self.lora)
-        if getattr(base.config, "final_logit_softcapping", None):
+        altered = [name for name in _LOGIT_CHANGES if getattr(base.config, name, None) not in (None, 1, 1.0)]
+        if altered:
             raise DajError(
-                f"{self.base!r} caps its logits, which the log-probabilities here leave out. Use another base."
+                f"{self.base!r} changes its logits by {altered}, which log-probabilities here leave out. Use another."
             )
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
@@ -150,7 +151,8 @@ class Judge(nn.Module):
 
     def fingerprint(self) -> str:
         """Names the frozen base by a hash of its weights, for caches of what it computed."""
-        digest = hashlib.sha256(self.base_dtype.encode())
+        facts = f"{self.base_dtype} {self.attention} {self.causal_lm.config.to_json_string(use_diff=False)}"
+        digest = hashlib.sha256(facts.encode())
         for name, parameter in self.causal_lm.named_parameters():
             if not parameter.requires_grad:
                 digest.update(name.encode())
@@ -164,8 +166,6 @@ class Judge(nn.Module):
     def export(self, directory: str | Path) -> None:
         """Write the adapters as a PEFT adapter that plain transformers and peft load over `base`."""
         self.peft.save_pretrained(str(directory))
-        note = {"base": self.base, "adapter_parameters": sum(p.numel() for p in self.adapter_parameters())}
-        (Path(directory) / "daj.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 
 
 def load_causal_lm(name: str, dtype: str, attention: str) -> PreTrainedModel:

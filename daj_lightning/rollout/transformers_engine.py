@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from daj_lightning.rollout.engine import Rollout, Sampling
 
@@ -69,20 +69,20 @@ class TransformersEngine:
             num_return_sequences=sampling.num_samples,
             eos_token_id=self.eos_token_id,
             pad_token_id=self.pad_token_id,
-            output_logits=True,
+            # Whatever else the model's own generation_config changes would make greedy not greedy.
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
             return_dict_in_generate=True,
         )
+        recorder = _TokenLogps()
         output = self.model.generate(  # type: ignore[operator]  # a method; torch types attributes as Tensor
-            input_ids=input_ids, attention_mask=attention_mask, generation_config=config
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([recorder]),
         )
         new_ids = output.sequences[:, input_ids.size(1) :]
-        logps = torch.stack(
-            [
-                logits.float().log_softmax(-1).gather(1, new_ids[:, t, None]).squeeze(1)
-                for t, logits in enumerate(output.logits)
-            ],
-            dim=1,
-        )
+        logps = recorder.finish(output.sequences)
         rows = [self._rollout(ids, row_logps) for ids, row_logps in zip(new_ids, logps, strict=True)]
         n = sampling.num_samples
         return [rows[i : i + n] for i in range(0, len(rows), n)]
@@ -105,3 +105,25 @@ class TransformersEngine:
             finish_reason="stop" if len(ended) else "length",
             policy_version=self.version,
         )
+
+
+class _TokenLogps(LogitsProcessor):
+    """Keeps the log-probability of each token that was drawn, and one step's logits instead of all of them."""
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
+        self._logps: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._score(input_ids)
+        self._last = scores.float().log_softmax(dim=-1)
+        return scores
+
+    def finish(self, sequences: Tensor) -> Tensor:
+        """(R, T) float32, nats."""
+        self._score(sequences)
+        return torch.stack(self._logps, dim=1)
+
+    def _score(self, input_ids: Tensor) -> None:
+        if self._last is not None:
+            self._logps.append(self._last.gather(1, input_ids[:, -1:]).squeeze(1))

@@ -2,7 +2,7 @@
 
 from daj_lightning.training.answer import answer
 from daj_lightning.training.callbacks import InfluenceRecorder
-from daj_lightning.training.checkpoint import AtomicCheckpointIO, WindowCheckpoint, last_checkpoint
+from daj_lightning.training.checkpoint import AtomicCheckpointIO, WindowCheckpoint, is_whole, last_checkpoint
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.module import DataReweightedJudge, NonFiniteError, StepReport
@@ -17,5 +17,6 @@ __all__ = [
     "StepReport",
     "WindowCheckpoint",
     "answer",
+    "is_whole",
     "last_checkpoint",
 ]

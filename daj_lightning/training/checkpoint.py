@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from daj_lightning.records import DajError
 
@@ -32,6 +32,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
+        _digest_path(path).write_text(_digest(beside), encoding="ascii")  # before the rename: never a file without it
         beside.replace(path)
 
 
@@ -40,6 +41,8 @@ class WindowCheckpoint(Checkpoint):
 
     Lightning's ModelCheckpoint counts optimizer steps, of which a window has one or two. Lightning calls a
     `Checkpoint` after all other callbacks, so that their state is of the same window.
+
+    A fresh run moves what an earlier one left there out of its way, so that "last" always means this run.
 
     Args:
         dirpath: directory of the checkpoints.
@@ -56,14 +59,23 @@ class WindowCheckpoint(Checkpoint):
         self.every_n_windows = every_n_windows
         self.keep = keep
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.ckpt_path is None and checkpoints(self.dirpath):
+            number = 1
+            while (aside := self.dirpath.with_name(f"{self.dirpath.name}.{number}")).exists():
+                number += 1
+            self.dirpath.rename(aside)
+            rank_zero_info(f"moved the checkpoints of an earlier run to {aside}")
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done = batch_idx + 1
         if done % self.every_n_windows == 0 or done == trainer.num_training_batches:
-            trainer.save_checkpoint(self.dirpath / f"window-{done:06d}.ckpt")
+            trainer.save_checkpoint(self.dirpath / f"window-{done:06d}.ckpt", weights_only=False)
             for old in checkpoints(self.dirpath)[self.keep :]:
                 old.unlink()
+                _digest_path(old).unlink(missing_ok=True)
 
 
 def checkpoints(directory: str | Path) -> list[Path]:
@@ -92,12 +104,19 @@ def last_checkpoint(directory: str | Path) -> Path:
 
 
 def is_whole(path: str | Path) -> bool:
-    """Whether a checkpoint's zip directory is complete and every member's checksum holds."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError):
-        return False
+    """Whether a checkpoint is the bytes that were written, by the digest beside it."""
+    path = Path(path)
+    digest = _digest_path(path)
+    return path.is_file() and digest.is_file() and digest.read_text(encoding="ascii") == _digest(path)
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def capture_rng() -> dict[str, Any]:

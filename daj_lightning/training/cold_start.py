@@ -8,6 +8,7 @@ here is needed where a pretrained model can be had.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -79,7 +80,8 @@ class ColdStart:
         """
         directory = Path(directory)
         pairs = read_pairs(train_pairs)
-        wanted = {**asdict(self), "num_pairs": len(pairs), "last_prompt": pairs[-1].prompt}
+        written = hashlib.sha256(Path(train_pairs).read_bytes()).hexdigest()
+        wanted = {**asdict(self), "train_pairs": written}
         note = directory / "cold_start.json"
         if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == wanted:
             return

@@ -7,6 +7,7 @@ Letters: K samples in a window, M meta samples, P adapter parameters.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -53,8 +54,10 @@ class MetaGradient(NamedTuple):
     """Of the mean loss of each half, (P,) each."""
     shares: list[float]
     """Part of the meta batch in each half; q, the gradient of the mean loss, is their weighted sum."""
-    loss: Tensor
-    """() mean meta loss."""
+    sample_ids: Tensor
+    """(M,)."""
+    losses: Tensor
+    """(M,), detached."""
 
 
 class StepReport(NamedTuple):
@@ -72,7 +75,7 @@ class StepReport(NamedTuple):
     """(K,) d L_meta / d alpha_i; None where no outer step was due."""
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(DajError):
     """A loss or a gradient is NaN or infinite; raised before it reaches the judge."""
 
 
@@ -111,6 +114,11 @@ class DataReweightedJudge(LightningModule):
         cold_start: ColdStart | None = None,
     ) -> None:
         super().__init__()
+        if meta_every < 1 or outer_warmup_windows < 0 or (max_norm is not None and max_norm <= 0):
+            raise DajError(
+                f"meta_every must be >= 1, outer_warmup_windows >= 0 and max_norm > 0 or absent; got {meta_every}, "
+                f"{outer_warmup_windows} and {max_norm}."
+            )
         self.automatic_optimization = False
         self.strict_loading = False  # the frozen base is not in the checkpoint; load_state_dict checks the rest
         self.judge = judge
@@ -196,7 +204,8 @@ class DataReweightedJudge(LightningModule):
                 self.manual_backward(loss / len(half))
                 losses.append(loss.detach())
         self.flat.release_gradients()
-        return MetaGradient(gradients, [len(half) / len(samples) for half in halves], torch.stack(losses).mean())
+        shares = [len(half) / len(samples) for half in halves]
+        return MetaGradient(gradients, shares, meta.sample_ids, torch.stack(losses))
 
     def outer_step(self, weights: Tensor, window: Window, meta: MetaGradient) -> Tensor:
         """Move the weights down the meta loss; returns d L_meta / d alpha (K,)."""
@@ -204,11 +213,12 @@ class DataReweightedJudge(LightningModule):
         # The derivative is linear in q, so the halves' derivatives add up to the whole batch's.
         hypergradient = sum(share * half for share, half in zip(meta.shares, by_half, strict=True))
         assert isinstance(hypergradient, Tensor)
-        if not (hypergradient.isfinite().all() and meta.loss.isfinite()):
+        if not (hypergradient.isfinite().all() and meta.losses.isfinite().all()):
             raise NonFiniteError(
-                f"window {self.num_windows}: the meta loss is {float(meta.loss)} and its derivative is not finite "
-                f"for samples {window.sample_ids[~hypergradient.isfinite()].tolist()}. Nothing was updated; "
-                f"look at these samples, or lower model.inner.lr."
+                f"window {self.num_windows}: after the inner step the meta loss of meta samples "
+                f"{meta.sample_ids[~meta.losses.isfinite()].tolist()} or d alpha of samples "
+                f"{window.sample_ids[~hypergradient.isfinite()].tolist()} is not finite. The weights did not move; "
+                f"resume from the last checkpoint with a lower model.inner.lr or a smaller model.max_norm."
             )
         optimizer = self._optimizers()[1]
         optimizer.zero_grad()
@@ -239,13 +249,25 @@ class DataReweightedJudge(LightningModule):
         if self.trainer.world_size > 1:
             raise DajError(f"this version trains on one device; got {self.trainer.world_size}. Set trainer.devices=1.")
         self.judge.load()
-        if str(self.trainer.precision).endswith("-true") and self.trainer.precision != "32-true":
-            low = torch.bfloat16 if "bf16" in str(self.trainer.precision) else torch.float16
-            if "64" not in str(self.trainer.precision):
-                check_adapter_dtype([nn.Parameter(p.detach().to(low)) for p in self.judge.adapter_parameters()])
+        self._check_precision()
+        if stage == "fit" and (self.trainer.max_epochs != 1 or self.trainer.max_steps != -1):
+            raise DajError(
+                "a run is one epoch of data.max_windows windows. Leave trainer.max_epochs and max_steps alone."
+            )
         if stage == "fit":
             self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_pairs)))
             self.report = None
+
+    def _check_precision(self) -> None:
+        """The base has its own dtype; adapters, bank and weights stay float32, unscaled and outside autocast."""
+        precision = str(self.trainer.precision)
+        if precision == "bf16-true":
+            check_adapter_dtype([nn.Parameter(p.detach().bfloat16()) for p in self.judge.adapter_parameters()])
+        if precision not in ("32-true", "64-true"):
+            raise DajError(
+                f"trainer.precision is {precision}; the bank needs gradients that nothing casts or scales. Set it to "
+                f"32-true, and model.judge.init_args.base_dtype to bfloat16 for a bfloat16 base."
+            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         inner = self.inner.make_optimizer(self.judge.adapter_parameters())
@@ -254,7 +276,13 @@ class DataReweightedJudge(LightningModule):
         optimizers, schedules = [inner], [self.inner.make_schedule(inner, num_windows)]
         if self.learns_weights:
             outer = self.outer.make_optimizer(self.reweighter.parameters())
-            num_outer = max(num_windows - self.outer_warmup_windows, 0) // self.meta_every
+            num_outer = max(num_windows // self.meta_every - self.outer_warmup_windows // self.meta_every, 0)
+            sparse = any(getattr(module, "sparse", False) for module in self.reweighter.modules())
+            if sparse and self.outer.optimizer != "lazy_adam":
+                raise DajError(
+                    f"an instance table has sparse gradients, which {self.outer.optimizer} does not take. Set "
+                    f"model.outer.optimizer to lazy_adam."
+                )
             optimizers.append(outer)
             schedules.append(self.outer.make_schedule(outer, num_outer))
         return optimizers, schedules  # type: ignore[return-value]
@@ -264,6 +292,7 @@ class DataReweightedJudge(LightningModule):
             dataset.reference_logp = reference_logps(self.judge, dataset, self.data.root / "reference", self.device)
 
     def on_train_start(self) -> None:
+        self.judge.train()  # whatever was measured before: transformers checkpoints activations in train mode only
         self.flat = FlatView(self.judge.adapter_parameters())
         rows = GradientBank if self.learns_weights else GradientSum
         self.bank = rows(self.flat, self.data.num_inner, self.bank_dtype)
@@ -294,6 +323,7 @@ class DataReweightedJudge(LightningModule):
             "num_windows": self.num_windows,
             "num_outer_steps": self.num_outer_steps,
             "agreement": self._agreement,
+            "data": self._data_facts(),
             "rng": capture_rng(),
         }
 
@@ -309,9 +339,30 @@ class DataReweightedJudge(LightningModule):
                 f"another judge or reweighter. Use the --config it was written with."
             )
         own = checkpoint["daj"]
+        if self.trainer.training and own["data"] != self._data_facts():
+            changed = sorted(key for key, value in self._data_facts().items() if own["data"].get(key) != value)
+            raise DajError(
+                f"the checkpoint is of a run with another {', '.join(changed)}; resumed on this data it would not be "
+                f"that run. Use its --config, or leave --ckpt_path out."
+            )
         self.num_windows, self.num_outer_steps = own["num_windows"], own["num_outer_steps"]
         self._agreement = own["agreement"]
         self._rng_state = own["rng"]
+
+    def _data_facts(self) -> dict[str, Any]:
+        """What must not change between a run and its resumption."""
+        data = self.data
+        if not self.trainer.training:
+            return {}
+        return {
+            "domains": list(data.domains),
+            "num_inner": data.num_inner,
+            "num_meta": data.num_meta,
+            "max_windows": data.max_windows,
+            "seed": data.seed,
+            "training pairs": data.train_pairs.fingerprint(),
+            "meta pairs": data.meta_pairs.fingerprint(),
+        }
 
     def _trained_names(self) -> list[str]:
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
@@ -343,12 +394,13 @@ class DataReweightedJudge(LightningModule):
         self.log_dict(logged, batch_size=1)
 
     def _log_meta(self, meta: MetaGradient, by_half: Sequence[Tensor]) -> None:
-        self.log("meta_loss", meta.loss, prog_bar=True, logger=False, batch_size=1)
-        self.log("meta/loss", meta.loss, batch_size=1)
-        if len(by_half) < 2 or by_half[0].numel() < 3:
+        loss = float(meta.losses.mean())
+        self.log("meta_loss", loss, prog_bar=True, logger=False, batch_size=1)
+        agreement = split_half_correlation(*by_half) if len(by_half) == 2 else math.nan
+        for logger in self.loggers:  # self.log would skip the outer steps between two of log_every_n_steps
+            logger.log_metrics({"meta/loss": loss, "meta/split_half": agreement}, step=self.num_windows)
+        if math.isnan(agreement):
             return
-        agreement = split_half_correlation(*by_half)
-        self.log("meta/split_half", agreement, batch_size=1)
         self._agreement = [*self._agreement, agreement][-_AGREEMENT_OVER:]
         mean = sum(self._agreement) / len(self._agreement)
         if self.num_outer_steps % _AGREEMENT_OVER == 0 and mean < _AGREEMENT_WANTED:
