@@ -24,6 +24,8 @@ from daj_lightning.records import DajError
 from daj_lightning.training import AtomicCheckpointIO, DataReweightedJudge, WindowCheckpoint, is_whole, last_checkpoint
 
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # our commands do mean to pass them
+for _theirs in (".*LeafSpec", ".*is_gradient_checkpointing", ".*does not have many workers"):
+    warnings.filterwarnings("ignore", message=_theirs)  # libraries about each other: nothing a user could do
 
 _PARSER = {"exit_on_error": False, "default_env": True, "env_prefix": "DAJ"}
 

@@ -59,7 +59,13 @@ def overlay(path: Path, prepared: Prepared, directory: Path) -> Path:
     path.write_text(
         yaml.safe_dump(
             {
-                "trainer": {"accelerator": "cpu", "default_root_dir": str(directory), "logger": False, "callbacks": []},
+                "trainer": {
+                    "accelerator": "cpu",
+                    "default_root_dir": str(directory),
+                    "logger": False,
+                    "callbacks": [],
+                    "limit_val_batches": 0,
+                },
                 "model": {
                     "judge": {"class_path": "daj_lightning.judge.Judge", "init_args": {"base": str(prepared.base)}}
                 },

@@ -157,7 +157,12 @@ class SampledResponses:
         return [[decode(tokenizer, rollout.token_ids) for rollout in group] for group in rollouts]
 
     def description(self) -> dict[str, object]:
-        return {"responses": "sampled", "model": self.model, "sampling": repr(self.sampling)}
+        return {
+            "responses": "sampled",
+            "model": self.model,
+            "sampling": repr(self.sampling),
+            "batch_size": self.batch_size,
+        }
 
 
 def preference_pairs(comparisons: Sequence[Comparison], source: ResponseSource) -> list[Pair]:

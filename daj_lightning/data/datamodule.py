@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
@@ -151,6 +153,9 @@ class JudgeData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Comparison]:
         return self._asking("validate")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device) if isinstance(batch, BilevelBatch) else batch  # comparisons are text
 
     def test_dataloader(self) -> DataLoader[Comparison]:
         return self._asking("test")

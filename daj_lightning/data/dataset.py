@@ -85,7 +85,9 @@ def _encode(pair: Pair, tokenizer: PreTrainedTokenizerBase, domain: int, max_len
     prompt_ids = encode_prompt(tokenizer, pair.prompt)
     rows = [encode_response(tokenizer, prompt_ids, text, max_length) for text in (pair.chosen, pair.rejected)]
     shorter = min((row.prompt_ids for row in rows), key=len)  # both answer the same prompt
-    chosen, rejected = (replace(row, prompt_ids=shorter) for row in rows)
+    chosen, rejected = (
+        replace(row, prompt_ids=shorter, num_cut=row.num_cut + len(row.prompt_ids) - len(shorter)) for row in rows
+    )
     return EncodedPair(domain, chosen, rejected)
 
 

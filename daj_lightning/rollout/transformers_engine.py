@@ -69,18 +69,20 @@ class TransformersEngine:
             num_return_sequences=sampling.num_samples,
             eos_token_id=self.eos_token_id,
             pad_token_id=self.pad_token_id,
-            # Whatever else the model's own generation_config changes would make greedy not greedy.
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
             return_dict_in_generate=True,
         )
         recorder = _TokenLogps()
-        output = self.model.generate(  # type: ignore[operator]  # a method; torch types attributes as Tensor
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            generation_config=config,
-            logits_processor=LogitsProcessorList([recorder]),
-        )
+        # `generate` fills every gap of its argument from the model's own recommendation; greedy would not be greedy.
+        recommended, self.model.generation_config = self.model.generation_config, config
+        try:
+            output = self.model.generate(  # type: ignore[operator]  # a method; torch types attributes as Tensor
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                generation_config=config,
+                logits_processor=LogitsProcessorList([recorder]),
+            )
+        finally:
+            self.model.generation_config = recommended
         new_ids = output.sequences[:, input_ids.size(1) :]
         logps = recorder.finish(output.sequences)
         rows = [self._rollout(ids, row_logps) for ids, row_logps in zip(new_ids, logps, strict=True)]

@@ -45,6 +45,7 @@ from daj_lightning.training.reference import reference_logps
 
 _AGREEMENT_WANTED = 0.3
 _AGREEMENT_OVER = 20
+_AGREEMENT_WARN_EVERY = 100
 
 
 class MetaGradient(NamedTuple):
@@ -303,9 +304,6 @@ class DataReweightedJudge(LightningModule):
 
     # Answering comparisons -------------------------------------------------------------------------
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device) if isinstance(batch, BilevelBatch) else batch  # comparisons are text
-
     def test_step(self, batch: Sequence[Comparison], batch_idx: int) -> dict[str, list[Judgment]]:  # type: ignore[override]
         return {"judgments": self.answer(batch)}
 
@@ -403,7 +401,7 @@ class DataReweightedJudge(LightningModule):
             return
         self._agreement = [*self._agreement, agreement][-_AGREEMENT_OVER:]
         mean = sum(self._agreement) / len(self._agreement)
-        if self.num_outer_steps % _AGREEMENT_OVER == 0 and mean < _AGREEMENT_WANTED:
+        if self.num_outer_steps % _AGREEMENT_WARN_EVERY == _AGREEMENT_OVER and mean < _AGREEMENT_WANTED:
             rank_zero_warn(
                 f"the two halves of the meta batch correlate only {mean:.2f} in d alpha (mean of {_AGREEMENT_OVER} "
                 f"outer steps; below {_AGREEMENT_WANTED} the weights mostly follow noise). Raise data.num_meta, or "

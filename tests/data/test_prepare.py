@@ -241,9 +241,7 @@ def test_the_same_preparation_writes_the_same_rows(tmp_path: Path) -> None:
         {"seed": 1},
         {"max_new_tokens": 9},
         {"model": "b"},
-        pytest.param(
-            {"batch_size": 4}, marks=pytest.mark.xfail(reason="description() leaves batch_size out", strict=True)
-        ),
+        {"batch_size": 4},
     ],
 )
 def test_a_change_in_how_responses_are_sampled_makes_the_data_stale(changed: dict[str, Any]) -> None:

@@ -158,7 +158,7 @@ def test_dropout_is_off_in_a_rollout(tiny_config: Qwen3Config) -> None:
         {"repetition_penalty": 1.05, "top_k": 20, "top_p": 0.8, "temperature": 0.7},  # Qwen2.5 Instruct
         {"repetition_penalty": 3.0, "no_repeat_ngram_size": 1},
         {"top_k": 2, "top_p": 0.1, "temperature": 0.2},
-        pytest.param({"min_p": 0.3}, marks=pytest.mark.xfail(reason="min_p comes from the base", strict=True)),
+        {"min_p": 0.3},
     ],
 )
 def test_decoding_is_as_asked_whatever_the_base_recommends(
