@@ -69,6 +69,9 @@ class Cli(LightningCLI):
         plugins = [*(named if isinstance(named, list) else [named]), AtomicCheckpointIO()]
         return super().instantiate_trainer(**{**kwargs, "plugins": plugins})
 
+    def _parse_ckpt_path(self) -> None:
+        """Does nothing: Lightning would let a checkpoint's hyper-parameters beat the command line."""
+
     def _run_subcommand(self, subcommand: str) -> None:
         if self._runs:
             super()._run_subcommand(subcommand)

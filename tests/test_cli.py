@@ -191,6 +191,42 @@ def test_print_config_shows_every_key_with_overlays_on_top(toy: dict, tmp_path: 
     assert printed["data"]["num_inner"] == 4
 
 
+def test_a_fresh_run_moves_an_earlier_ones_checkpoints_aside(toy: dict, tmp_path: Path) -> None:
+    """Else "last" could mean the earlier run's, which may have gone further."""
+    config = save(toy, tmp_path)
+    assert main(["fit", "--config", config]) == 0
+    toy["data"]["max_windows"] = 2
+    assert main(["fit", "--config", save(toy, tmp_path)]) == 0
+    assert [path.name for path in sorted((tmp_path / "checkpoints").glob("*.ckpt"))] == ["window-000002.ckpt"]
+    assert (tmp_path / "checkpoints.1" / "window-000006.ckpt").exists()
+
+
+def test_a_checkpoint_of_other_data_is_not_resumed(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    assert main(["fit", "--config", save(toy, tmp_path)]) == 0
+    toy["data"]["corrupt"] = {"atcoder-easy": 1.0}
+    line = refused(capsys, "fit", "--config", save(toy, tmp_path), "--ckpt_path", "last")
+    assert "another training pairs" in line
+
+
+def test_a_named_checkpoint_that_is_missing_or_damaged_is_refused(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "half.ckpt").write_bytes(b"PK")
+    for name in ("none.ckpt", "half.ckpt"):
+        line = refused(capsys, "test", "--config", save(toy, tmp_path), "--ckpt_path", str(tmp_path / name))
+        assert "is missing or damaged" in line
+
+
+@pytest.mark.parametrize(("key", "value"), [("meta_every", 0), ("max_norm", -1.0), ("outer_warmup_windows", -1)])
+def test_a_setting_out_of_range_is_refused(toy: dict, tmp_path: Path, capsys: Any, key: str, value: float) -> None:
+    toy["model"][key] = value
+    assert "must be >= 1" in refused(capsys, "fit", "--config", save(toy, tmp_path))
+
+
+def test_a_table_with_an_optimizer_for_dense_gradients_is_refused(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    toy["model"]["reweighter"] = {"class_path": "daj_lightning.bilevel.InstanceTable"}
+    toy["model"]["outer"] = {"lr": 1e-2, "optimizer": "adam"}
+    assert "lazy_adam" in refused(capsys, "fit", "--config", save(toy, tmp_path))
+
+
 def test_fit_resume_test_export_and_select_work_together(
     toy: dict, tmp_path: Path, prepared: Prepared, capsys: Any
 ) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
@@ -42,42 +42,11 @@ from daj_lightning.training.checkpoint import capture_rng, restore_rng
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.reference import reference_logps
+from daj_lightning.training.step import MetaGradient, NonFiniteError, StepReport
 
 _AGREEMENT_WANTED = 0.3
 _AGREEMENT_OVER = 20
 _AGREEMENT_WARN_EVERY = 100
-
-
-class MetaGradient(NamedTuple):
-    """What the meta batch says of the moved judge, in two halves (one if M = 1)."""
-
-    gradients: list[Tensor]
-    """Of the mean loss of each half, (P,) each."""
-    shares: list[float]
-    """Part of the meta batch in each half; q, the gradient of the mean loss, is their weighted sum."""
-    sample_ids: Tensor
-    """(M,)."""
-    losses: Tensor
-    """(M,), detached."""
-
-
-class StepReport(NamedTuple):
-    """What a bi-level step did, for callbacks."""
-
-    sample_ids: Tensor
-    """(K,)."""
-    domains: Tensor
-    """(K,)."""
-    losses: Tensor
-    """(K,)."""
-    weights: Tensor
-    """(K,)."""
-    hypergradient: Tensor | None
-    """(K,) d L_meta / d alpha_i; None where no outer step was due."""
-
-
-class NonFiniteError(DajError):
-    """A loss or a gradient is NaN or infinite; raised before it reaches the judge."""
 
 
 class DataReweightedJudge(LightningModule):
