@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,9 @@ class JudgeData(LightningDataModule):
             "validate": read_comparisons(self.root / "validation.jsonl"),  # the meta problems
             "test": read_comparisons(self.root / "test.jsonl"),
         }
+        sides = json.loads((self.root / "problems.json").read_text(encoding="utf-8"))
+        self.difficulty = {"validate": sides["meta"], "test": sides["test"]}
+        """stage -> problem id -> difficulty, of every problem that counts."""
         self.graded = read_graded(self.root)
         """problem id -> (candidate, passed), in order."""
         if stage != "fit":

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import json
 import pickle
+import pickletools
 import zlib
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,6 +21,17 @@ from typing import Any
 from daj_lightning.records import Candidate, DajError, Problem, TestCase
 
 PRIVATE_TESTS_CAP_BYTES = 256 * 2**20
+_TEXT_OPERATIONS = {
+    "PROTO",
+    "FRAME",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "MEMOIZE",
+    "BINPUT",
+    "STOP",
+}
 _FIELDS = [
     "question_title",
     "question_content",
@@ -46,7 +57,7 @@ def problem_from_row(row: Mapping[str, Any]) -> Problem:
         raise DajError(f"row {row.get('question_id', '?')!r} lacks {missing}; wanted LiveCodeBench's fields {_FIELDS}.")
     try:
         return _problem(row)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
         raise DajError(f"row {row['question_id']!r} cannot be read: {type(error).__name__}: {error}.") from error
     except ValueError as error:
         if isinstance(error, DajError):
@@ -78,30 +89,41 @@ def _tests(name: str, text: str) -> tuple[TestCase, ...]:
         decoded = json.loads(text)
     except json.JSONDecodeError:
         try:
-            decoded = json.loads(_unpack(name, text))
+            decoded = json.loads(_text_of_pickle(name, _inflate(name, text)))
         except json.JSONDecodeError as error:
             raise DajError(f"{name}: private tests unpack to text that is not JSON ({error.msg}).") from error
-    return tuple(TestCase(test["input"], test["output"]) for test in decoded)
+    tests = tuple(TestCase(test["input"], test["output"]) for test in decoded)
+    if not all(isinstance(part, str) for test in tests for part in (test.input, test.output)):
+        raise DajError(f"{name}: a test's input or output is not text.")
+    return tests
 
 
-def _unpack(name: str, text: str) -> str:
-    """base64 -> zlib -> pickle of a str, with the two gates."""
+def _inflate(name: str, text: str) -> bytes:
+    """base64 -> zlib, up to the cap."""
     try:
-        inflate = zlib.decompressobj()
-        raw = inflate.decompress(base64.b64decode(text.encode()), PRIVATE_TESTS_CAP_BYTES)
-        if inflate.unconsumed_tail:
-            raise DajError(f"{name}: private tests unfold to more than {PRIVATE_TESTS_CAP_BYTES} bytes; refused.")
-        unpacked = _NoClasses(io.BytesIO(raw)).load()
-    except (binascii.Error, zlib.error, pickle.UnpicklingError, EOFError) as error:
+        stream = zlib.decompressobj()
+        raw = stream.decompress(base64.b64decode(text.encode()), PRIVATE_TESTS_CAP_BYTES)
+    except (binascii.Error, zlib.error) as error:
+        raise DajError(f"{name}: private tests are neither JSON nor the official packing: {error}.") from error
+    if stream.unconsumed_tail:
+        raise DajError(f"{name}: private tests unfold to more than {PRIVATE_TESTS_CAP_BYTES} bytes; refused.")
+    return raw
+
+
+def _text_of_pickle(name: str, raw: bytes) -> str:
+    """The one string in a pickle, whose operations are read before any is carried out.
+
+    A class could run code, and a put at memo index 2**31 asks for all memory: text needs neither.
+    """
+    try:
+        foreign = {operation.name for operation, _, _ in pickletools.genops(raw)} - _TEXT_OPERATIONS
+        unpacked = None if foreign else pickle.loads(raw)
+    except (ValueError, pickle.UnpicklingError, EOFError, IndexError) as error:
         raise DajError(f"{name}: private tests are neither JSON nor the official packing: {error}.") from error
     if not isinstance(unpacked, str):
-        raise DajError(f"{name}: private tests unpack to {type(unpacked).__name__}, wanted JSON text.")
+        found = f"the operations {sorted(foreign)}" if foreign else f"a {type(unpacked).__name__}"
+        raise DajError(f"{name}: private tests hold {found}, wanted a pickle of JSON text and nothing else.")
     return unpacked
-
-
-class _NoClasses(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"the pickle names {module}.{name}; plain text needs no class")
 
 
 def read_jsonl(path: str | Path, what: str) -> list[dict[str, Any]]:

@@ -152,9 +152,20 @@ def write_splits(
         "test": asked["test"],
     }
     check_splits(problems.values(), rows)
+    write_whole(root / "problems.json", json.dumps(sides(problems.values(), of_problem), indent=2) + "\n")
     for name, records in rows.items():
         write_jsonl(root / f"{name}.jsonl", records)
     return {name: len(records) for name, records in rows.items()}
+
+
+def sides(problems: Iterable[Problem], candidates: Mapping[str, Sequence[Candidate]]) -> dict[str, dict[str, str]]:
+    """split -> problem id -> difficulty, of every problem with a candidate: also where there is nothing to ask."""
+    found: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
+    for problem in problems:
+        split = split_of(problem)
+        if split is not None and candidates.get(problem.problem_id):
+            found[split][problem.problem_id] = problem.difficulty
+    return found
 
 
 def check_splits(problems: Iterable[Problem], rows: Mapping[str, Sequence[Any]]) -> None:

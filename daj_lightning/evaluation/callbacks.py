@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torchmetrics import MeanMetric
 
 from daj_lightning.bilevel import shares
 from daj_lightning.data import LiveCodeBenchSource, PairDataset, SampleStream
-from daj_lightning.evaluation.metrics import best_of_n_scores, selection_scores
+from daj_lightning.evaluation.metrics import Score, best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
 from daj_lightning.evaluation.tables import best_of_n_table, selection_table
 from daj_lightning.records import Judgment
@@ -53,7 +54,7 @@ class Scoreboard(Callback):
         data = pl_module.data
         stage = "validate" if trainer.validating or trainer.training else "test"
         selection = selection_scores(self._judgments, data.graded)
-        best = best_of_n_scores(self._judgments, data.graded, data.preparation.voting)
+        best = best_of_n_scores(self._judgments, data.graded, data.preparation.voting, data.difficulty[stage])
         pl_module.log_dict(
             {f"{stage}/selection_accuracy": selection["judge"].value, f"{stage}/pass@1": best["judge"]["overall"].value}
         )
@@ -112,7 +113,7 @@ class BeforeAfter(Callback):
             "inner_loss": self._mean_loss(module, data.train_pairs),
             "meta_loss": self._mean_loss(module, data.meta_pairs),
             "selection": selection_scores(judgments, data.graded),
-            "best_of_n": best_of_n_scores(judgments, data.graded, data.preparation.voting),
+            "best_of_n": best_of_n_scores(judgments, data.graded, data.preparation.voting, data.difficulty["test"]),
         }
 
     def _mean_loss(self, module: DataReweightedJudge, dataset: PairDataset) -> float:
@@ -169,8 +170,19 @@ def print_report(report: dict[str, Any], console: Console) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, default=asdict) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(_without_nan(value), indent=2) + "\n", encoding="utf-8")
 
 
-def _interval(score: dict[str, float]) -> str:
+def _without_nan(value: Any) -> Any:
+    """Plain JSON: scores as objects, and null for a number that does not exist."""
+    if isinstance(value, Score):
+        return _without_nan(asdict(value))
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _interval(score: dict[str, float | None]) -> str:
+    if score["value"] is None:
+        return "-"
     return f"{score['value']:.1%} [{score['low']:.1%}, {score['high']:.1%}]"

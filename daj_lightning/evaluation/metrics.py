@@ -100,15 +100,23 @@ def _consistency(mixed: Sequence[Judgment]) -> Score:
     return bootstrap(list(groups.values()))
 
 
-def best_of_n_scores(judgments: Sequence[Judgment], graded: Graded, voting: Voting) -> dict[str, dict[str, Score]]:
+def best_of_n_scores(
+    judgments: Sequence[Judgment], graded: Graded, voting: Voting, problems: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Score]]:
     """pass@1 of the voted candidate beside the bounds and the confounds.
 
+    Args:
+        judgments: of the rounds; others are left aside.
+        graded: candidates and what they passed.
+        voting: the rule that drew the rounds.
+        problems: problem id -> difficulty of every problem that counts, so that one with a single candidate,
+            about which nothing is asked, counts too; the problems asked about if absent.
     Returns:
         rule -> "overall" and each difficulty -> score. Rules: "judge", "random" (mean over candidates),
         "oracle", "first", "longest", "shortest".
     """
     rounds: dict[str, list[Judgment]] = {}
-    difficulty: dict[str, str] = {}
+    difficulty: dict[str, str] = dict(problems or {})
     for judgment in judgments:  # names the problems that were asked about
         comparison = judgment.comparison
         difficulty[comparison.problem_id] = comparison.difficulty

@@ -69,7 +69,7 @@ class Touch:
 
 def test_a_pickle_that_names_a_class_is_refused_and_not_run(tmp_path: Path) -> None:
     evil = packed(Touch(tmp_path / "ran"))
-    with pytest.raises(DajError, match=r"abc001_a: private tests.*the pickle names"):
+    with pytest.raises(DajError, match=r"abc001_a: private tests.*hold the operations"):
         problem_from_row(row(private_test_cases=evil))
     assert not (tmp_path / "ran").exists()
     pickle.loads(zlib.decompress(base64.b64decode(evil)))
@@ -160,3 +160,27 @@ def test_an_edited_file_of_the_same_size_is_other_data(tmp_path: Path) -> None:
     before = write_source(tmp_path, [{"problem_id": "abc001_a", "policy": "q", "code": "print(1)"}]).description()
     after = write_source(tmp_path, [{"problem_id": "abc001_a", "policy": "q", "code": "print(2)"}]).description()
     assert before != after
+
+
+def raw_packed(pickled: bytes) -> str:
+    return base64.b64encode(zlib.compress(pickled)).decode()
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x04Nr" + (2**31 - 1).to_bytes(4, "little") + b".",  # put at memo index 2**31: tens of gigabytes
+        b"\x80\x04X\xff\xff\xff\x7f.",  # a string of 2 GB that is not there
+        pickle.dumps("[" * 100_000),  # JSON too deep to read
+    ],
+    ids=["memo", "length", "depth"],
+)
+def test_ten_bytes_cannot_take_the_machines_memory(pickled: bytes) -> None:
+    with pytest.raises(DajError, match="abc001_a"):
+        problem_from_row(row(private_test_cases=raw_packed(pickled)))
+
+
+def test_a_test_that_is_not_text_is_refused() -> None:
+    tests = json.dumps([{"input": 5, "output": None, "testtype": "stdin"}])
+    with pytest.raises(DajError, match="not text"):
+        problem_from_row(row(private_test_cases=tests))

@@ -220,3 +220,14 @@ def test_only_problems_that_were_asked_about_count() -> None:
     """`graded` holds the training problems as well."""
     scores = best_of_n_scores(rounds(("p0 p1", 0)), GRADED, ANY)
     assert scores["oracle"] == {"overall": Score(1.0, 1.0, 1.0, 1), "easy": Score(1.0, 1.0, 1.0, 1)}
+
+
+def test_a_problem_with_nothing_to_ask_counts_with_its_one_candidate() -> None:
+    """A lone failing candidate lowers pass@1; it does not drop out of it."""
+    graded = {**GRADED, "lone": [(Candidate("l0", "lone", "toy", "x"), False)]}
+    asked = rounds(("p0 p1", 0), ("q0 q1", 1))
+    without = best_of_n_scores(asked, graded, ANY)["judge"]["overall"]
+    problems = {**{j.comparison.problem_id: j.comparison.difficulty for j in asked}, "lone": "hard"}
+    counted = best_of_n_scores(asked, graded, ANY, problems)["judge"]["overall"]
+    assert counted.num_problems == without.num_problems + 1
+    assert counted.value == pytest.approx(without.value * without.num_problems / counted.num_problems)
