@@ -57,7 +57,7 @@ class Preparation:
     def description(self) -> dict[str, Any]:
         """JSON that changes whenever the prepared files would."""
         return {
-            "format": 1,
+            "format": 2,  # of the files below; raise it whenever they change
             "source": self.source.description(),
             "responses": self.responses.description(),
             "template": PromptTemplate(self.template).text,

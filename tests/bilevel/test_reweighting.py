@@ -65,14 +65,14 @@ def test_the_net_sees_the_loss_detached() -> None:
     "reweighter", [DomainWeights(), InstanceTable(), InstanceNet()], ids=lambda r: type(r).__name__
 )
 def test_weights_stay_non_negative_and_return_from_zero(reweighter: Reweighter) -> None:
-    """200 steps that push sample 0 down, then 200 that push it up: it is not trapped."""
+    """400 steps that push sample 0 down, then 400 that push it up: it is not trapped."""
     torch.manual_seed(0)
     reweighter = built(reweighter)
     batch, losses = make_batch(3), torch.tensor([0.2, 0.7, 1.5])
     optimizer = LazyAdam(reweighter.parameters(), lr=0.1)
 
     def push(direction: torch.Tensor) -> torch.Tensor:
-        for _ in range(200):
+        for _ in range(400):
             optimizer.zero_grad()
             reweighter(batch, losses).backward(gradient=direction)
             optimizer.step()
@@ -80,7 +80,7 @@ def test_weights_stay_non_negative_and_return_from_zero(reweighter: Reweighter) 
 
     low = push(torch.tensor([1.0, 0.0, 0.0]))
     assert (low >= 0).all()
-    assert low[0] < 0.2
+    assert low[0] < 0.1
     assert push(torch.tensor([-1.0, 0.0, 0.0]))[0] > 1
 
 
