@@ -89,5 +89,5 @@ def test_lcb_takes_two_bilevel_steps_on_a_tiny_judge(prepared: Prepared, tmp_pat
     tiny = overlay(tmp_path / "tiny.yaml", prepared, tmp_path)
     cli = Cli(["fit", "--config", str(CONFIGS / "lcb.yaml"), "--config", str(tiny)])
     assert (cli.model.num_windows, cli.model.num_outer_steps) == (7, 2)
-    assert cli.model.bank.rows.dtype is torch.bfloat16
+    assert cli.model.store.rows.dtype is torch.bfloat16
     assert cli.model.reweighter.raw.detach().abs().max() > 0

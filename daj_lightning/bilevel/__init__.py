@@ -1,10 +1,20 @@
-"""alpha and d L_meta / d alpha: reweighters, the gradient bank and hypergradient engines."""
+"""alpha and d L_meta / d alpha: reweighters, what a window keeps, and hypergradient engines."""
 
+from daj_lightning.bilevel.directional import FiniteDifferenceEngine, JvpEngine
 from daj_lightning.bilevel.flat import FlatView
-from daj_lightning.bilevel.hypergradient import BankEngine, HypergradientEngine, split_half_correlation
+from daj_lightning.bilevel.hypergradient import (
+    BankEngine,
+    Credit,
+    HypergradientEngine,
+    Setting,
+    split_half_correlation,
+)
 from daj_lightning.bilevel.lazy_adam import LazyAdam
+from daj_lightning.bilevel.meta_average import MetaAverage
+from daj_lightning.bilevel.recompute import RecomputedLoss
 from daj_lightning.bilevel.reweighting import (
     DomainWeights,
+    HierarchicalWeights,
     InstanceNet,
     InstanceTable,
     Reweighter,
@@ -12,23 +22,34 @@ from daj_lightning.bilevel.reweighting import (
     Uniform,
     shares,
 )
+from daj_lightning.bilevel.trace import TraceEngine
 from daj_lightning.bilevel.update import AdamUpdate, Preconditioner, SgdUpdate, Update, check_optimizer, snapshot
-from daj_lightning.bilevel.window import GradientBank, GradientSum, Window
+from daj_lightning.bilevel.window import DomainSums, GradientBank, GradientStore, GradientSum, Window
 
 __all__ = [
     "AdamUpdate",
     "BankEngine",
+    "Credit",
+    "DomainSums",
     "DomainWeights",
+    "FiniteDifferenceEngine",
     "FlatView",
     "GradientBank",
+    "GradientStore",
     "GradientSum",
+    "HierarchicalWeights",
     "HypergradientEngine",
     "InstanceNet",
     "InstanceTable",
+    "JvpEngine",
     "LazyAdam",
+    "MetaAverage",
     "Preconditioner",
+    "RecomputedLoss",
     "Reweighter",
+    "Setting",
     "SgdUpdate",
+    "TraceEngine",
     "TrainingSet",
     "Uniform",
     "Update",

@@ -5,55 +5,131 @@
 J is the optimizer's Jacobian after clipping, C the clipping's, q the meta gradient at the moved judge,
 g_i the sample's raw gradient. A sample whose gradient helps the meta set gets a negative number, so
 gradient descent on alpha raises its weight. Knows no reweighter: `weights.backward(gradient=d)` joins them.
-Letters: K samples in a window, P adapter parameters.
+Letters: K samples in a window, P adapter parameters, T windows.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from daj_lightning.bilevel.update import Preconditioner, clip_vjp
-from daj_lightning.bilevel.window import Window
+from daj_lightning.bilevel.flat import FlatView
+from daj_lightning.bilevel.recompute import LossAt
+from daj_lightning.bilevel.update import Preconditioner
+from daj_lightning.bilevel.window import BankDtype, GradientBank, GradientStore, Window
 from daj_lightning.kernels import grad_bank_dot
+from daj_lightning.records import DajError, JudgeBatch
+
+
+class Credit(NamedTuple):
+    """What an outer step hands to the reweighter about B samples."""
+
+    batch: JudgeBatch
+    losses: Tensor
+    """(B,) as the weights saw them."""
+    derivative: Tensor
+    """(B,) d L_meta / d alpha."""
+
+
+class Setting(NamedTuple):
+    """What an engine is told before the first window."""
+
+    flat: FlatView
+    num_inner: int
+    """K."""
+    num_domains: int
+    """D."""
+    loss_at: LossAt
 
 
 class HypergradientEngine(ABC):
-    """The seam: windows and a meta gradient in, one (K,) vector for each window out."""
+    """The seam: watches every inner step; given a meta gradient, credits samples."""
+
+    goes_back: bool = False
+    """Passes through the judge again, at the adapters before the step; then `Window.phi` is kept."""
+    credits_domains: bool = False
+    """Differentiates by the weight of a whole domain, so that the reweighter must be `DomainWeights`."""
 
     @abstractmethod
-    def __call__(self, history: Sequence[Window], meta_gradient: Tensor) -> list[Tensor]:
-        """d L_meta / d alpha of each window's samples, for q (P,) of the mean loss at the moved judge."""
+    def start(self, setting: Setting) -> GradientStore:
+        """Called once before training: what the windows keep of their gradients."""
+
+    @abstractmethod
+    def observe(self, window: Window) -> None:
+        """The inner step of this window was just taken."""
+
+    @abstractmethod
+    def __call__(self, meta_gradient: Tensor) -> list[Credit]:
+        """d L_meta / d alpha for q (P,), of the mean meta loss at the judge as the last step left it.
+
+        Linear in q. The newest window's samples, if they are credited one by one, come last.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs besides the next window: plain numbers and tensors."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """After `start`; the default has nothing to load."""
+        del state
 
 
 class BankEngine(HypergradientEngine):
-    """Exact for one window: K dot products with the bank, no further pass through the judge.
+    """K dot products a window with the gradient bank, no further pass through the judge.
+
+    Exact for one window. With more, the credit of earlier windows reaches the meta loss through the
+    optimizer's state as well (`Update.pull_back`), without the Hessian: the error is of the order of the learning
+    rate.
 
     Args:
         preconditioner: "exact" differentiates the optimizer in use; "frozen" holds its moments fixed
             (lr / D); "identity" leaves it out (lr), which is what Betty does.
+        dtype: of the bank's rows; "bfloat16" halves its T K P numbers.
+        unroll_windows: T, windows that a meta gradient credits. Under "frozen" and "identity" each counts as
+            if its step were the last.
     """
 
-    def __init__(self, preconditioner: Preconditioner = "exact") -> None:
+    def __init__(
+        self, preconditioner: Preconditioner = "exact", dtype: BankDtype = "float32", unroll_windows: int = 1
+    ) -> None:
+        if unroll_windows < 1:
+            raise DajError(f"BankEngine needs unroll_windows >= 1, got {unroll_windows}.")
         self.preconditioner = preconditioner
+        self.dtype = dtype
+        self.unroll_windows = unroll_windows
+        self.history: deque[Window] = deque(maxlen=unroll_windows)
+
+    def start(self, setting: Setting) -> GradientStore:
+        self.history.clear()
+        return GradientBank(setting.flat, setting.num_inner, self.dtype, self.unroll_windows)
+
+    def observe(self, window: Window) -> None:
+        self.history.append(window)
 
     @torch.no_grad()
-    def __call__(self, history: Sequence[Window], meta_gradient: Tensor) -> list[Tensor]:
-        """d L_meta / d alpha of each window's samples.
+    def __call__(self, meta_gradient: Tensor) -> list[Credit]:
+        adjoint = self.history[-1].update.at_rest(meta_gradient)
+        credits = []
+        for window in reversed(self.history):
+            if self.preconditioner == "exact" and self.unroll_windows > 1:
+                of_gradient, adjoint = window.update.pull_back(window.clipped_gradient, adjoint)
+            else:
+                of_gradient = -meta_gradient * window.update.jacobian(window.clipped_gradient, self.preconditioner)
+            derivative = grad_bank_dot(window.rows, window.direction(of_gradient))
+            credits.append(Credit(window.batch, window.losses, derivative))
+        return credits[::-1]
 
-        Args:
-            history: windows, of which each is treated as if its step were the last.
-            meta_gradient: q, (P,), of the mean meta loss at the moved judge.
-        """
-        return [self._one_window(window, meta_gradient) for window in history]
+    def state(self) -> dict[str, Any]:
+        """The windows that the next one will not push out; each carries its rows of the bank."""
+        kept = list(self.history)[1:] if len(self.history) == self.unroll_windows else list(self.history)
+        return {"history": [window.state() for window in kept]}
 
-    def _one_window(self, window: Window, meta_gradient: Tensor) -> Tensor:
-        preconditioned = meta_gradient * window.update.jacobian(window.clipped_gradient, self.preconditioner)
-        direction = clip_vjp(preconditioned, window.gradient, window.max_norm)
-        return grad_bank_dot(window.bank, direction) * (-1 / window.bank.size(0))
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.history.extend(Window.from_state(window) for window in state["history"])
 
 
 def split_half_correlation(first: Tensor, second: Tensor) -> float:

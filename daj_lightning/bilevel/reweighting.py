@@ -35,7 +35,13 @@ class TrainingSet(NamedTuple):
 
 
 class Reweighter(nn.Module, ABC):
-    """The seam: a weight for each sample of a batch, knowing no engine."""
+    """The seam: a weight for each sample of a batch, knowing no engine.
+
+    The weight of a sample depends on that sample alone, so that it can be had before the window is complete.
+    """
+
+    needs_halves: bool = False
+    """`measure` wants the derivative by both halves of the meta batch, which costs some engines more passes."""
 
     def build(self, training_set: TrainingSet) -> None:
         """Create the parameters that depend on the data; called once, before the optimizer is made."""
@@ -43,6 +49,9 @@ class Reweighter(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
         """(B,) non-negative weights, given the samples' detached losses (B,)."""
+
+    def measure(self, batch: JudgeBatch, first: Tensor, second: Tensor) -> None:
+        """Told before an outer step: d L_meta / d alpha (B,) of the batch by each half of the meta batch."""
 
     def named_weights(self) -> dict[str, float]:
         """Weights worth a line in the log, by name; empty where there are too many."""
@@ -104,6 +113,75 @@ class InstanceTable(Reweighter):
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
         del losses
         return squareplus(self.raw(batch.sample_ids)).squeeze(1)
+
+
+class HierarchicalWeights(Reweighter):
+    """A domain's weight times a residual for every sample, which counts as far as it has proved reliable (ours).
+
+    weight_i = D alpha_k (1 + rho_i (squareplus(raw_i) - 1)). A table of S weights follows noise where a
+    meta batch says little of a single sample; domains average it away but are blind within. rho_i is the
+    residual's reliability (Spearman-Brown): with r the correlation between d alpha by the two halves of a
+    meta batch, within domains, and n_i the outer steps that have seen sample i,
+
+        rho_i = 2 n_i r / (1 + (2 n_i - 1) r),   0 where r <= 0
+
+    so the residual enters only as fast as repeated looks agree about it.
+
+    Args:
+        memory: outer steps over which r is averaged.
+    """
+
+    needs_halves = True
+
+    def __init__(self, memory: int = 100) -> None:
+        super().__init__()
+        if memory < 1:
+            raise DajError(f"HierarchicalWeights needs memory >= 1, got {memory}.")
+        self.memory = memory
+        self.domain = DomainWeights()
+        self.residual = InstanceTable()
+        self.agreement: Tensor
+        """r, a mean over the last outer steps."""
+        self.steps: Tensor
+        """Outer steps measured."""
+        self.looks: Tensor
+        """(S,) of them, how many saw each sample."""
+        self.register_buffer("agreement", torch.zeros(()))
+        self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("looks", torch.zeros(0))
+
+    def build(self, training_set: TrainingSet) -> None:
+        self.domain.build(training_set)
+        self.residual.build(training_set)
+        self.looks = torch.zeros(training_set.num_samples)
+
+    @torch.no_grad()
+    def measure(self, batch: JudgeBatch, first: Tensor, second: Tensor) -> None:
+        within = [half - _domain_means(half, batch.domains) for half in (first, second)]
+        lengths = within[0].norm() * within[1].norm()
+        if lengths > 0:  # no domain came twice in the window: it says nothing about samples within domains
+            self.steps += 1
+            r = torch.dot(within[0], within[1]) / lengths
+            self.agreement += (r - self.agreement) / self.steps.clamp(max=self.memory)
+        self.looks[batch.sample_ids.unique()] += 1
+
+    def reliability(self, sample_ids: Tensor) -> Tensor:
+        """rho (B,), between 0 and 1."""
+        r, halves = self.agreement.clamp(min=0), 2 * self.looks[sample_ids]
+        return torch.where(halves > 0, halves * r / (1 + (halves - 1) * r), 0.0)
+
+    def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
+        residual = self.residual(batch, losses) - 1
+        return self.domain(batch, losses) * (1 + self.reliability(batch.sample_ids) * residual)
+
+    def named_weights(self) -> dict[str, float]:
+        return self.domain.named_weights()
+
+
+def _domain_means(values: Tensor, domains: Tensor) -> Tensor:
+    """(B,) for each entry the mean over its domain's entries."""
+    same = (domains[:, None] == domains).to(values.dtype)
+    return same @ values / same.sum(dim=1)
 
 
 class InstanceNet(Reweighter):

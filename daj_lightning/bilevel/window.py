@@ -1,95 +1,160 @@
-"""A window: the micro-batches of one inner step, with each sample's own raw gradient.
+"""A window: the micro-batches of one inner step, and what is kept of their raw gradients.
 
-The gradients exist anyway: a window is accumulated from micro-batches of one sample. Keeping them in
-a bank makes the hypergradient exact at the price of K P numbers of memory and no further pass.
-Letters: K samples in the window, P adapter parameters.
+The gradients exist anyway: a window is accumulated from micro-batches of one sample. An engine says what it
+needs of them: every sample's own row (the bank), one sum a domain, or only the weighted sum.
+Letters: K samples in the window, P adapter parameters, D domains, T windows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
-from daj_lightning.bilevel.update import Update, clip_scale
+from daj_lightning.bilevel.update import Update, clip_scale, clip_vjp, update_from_state, update_state
 from daj_lightning.kernels import grad_bank_combine
+from daj_lightning.records import JudgeBatch
+
+BankDtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """One inner step, enough to differentiate it with respect to its samples' weights."""
 
-    sample_ids: Tensor
-    """(K,) int64."""
+    batch: JudgeBatch
+    """The K samples."""
     losses: Tensor
     """(K,) float32, detached."""
-    bank: Tensor
-    """(K, P): row i is the gradient of loss i, raw. A row scaled by a weight of 0 could never win it back."""
+    rows: Tensor
+    """What the engine's store kept: (K, P) raw gradients, (D, P) their sums by domain, or (1, P) the weighted sum."""
     gradient: Tensor
     """(P,) (1/K) sum_i alpha_i g_i, before clipping."""
     max_norm: float | None
     """Of clipping; None without."""
     update: Update
     """The optimizer just before the step."""
+    phi: Tensor | None = None
+    """(P,) the adapters before the step, for engines that go back there."""
 
     @property
     def clipped_gradient(self) -> Tensor:
         return self.gradient * clip_scale(self.gradient, self.max_norm)
 
+    def through_clipping(self, vector: Tensor) -> Tensor:
+        """C vector (P,); C is symmetric, so this takes adjoints back and tangents forth."""
+        return clip_vjp(vector, self.gradient, self.max_norm)
 
-class GradientBank:
-    """Storage of a window's rows, reused by every window.
+    def direction(self, of_gradient: Tensor) -> Tensor:
+        """(P,) for which d L_meta / d alpha_i = <direction, g_i>, given the clipped gradient's adjoint (P,)."""
+        return self.through_clipping(of_gradient) / len(self.batch)
+
+    def state(self) -> dict[str, Any]:
+        """Plain numbers and tensors, for a checkpoint."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return own | {"batch": batch_state(self.batch), "update": update_state(self.update)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Window:
+        batch, update = JudgeBatch(**state["batch"]), update_from_state(state["update"])
+        return cls(**(state | {"batch": batch, "update": update}))
+
+
+def batch_state(batch: JudgeBatch) -> dict[str, Tensor]:
+    """What `JudgeBatch(**state)` takes."""
+    return {f.name: getattr(batch, f.name) for f in fields(batch)}
+
+
+class GradientStore(ABC):
+    """Where the backward of every sample goes, and how the window's gradient comes out of it."""
+
+    rows: Tensor
+    """Of the window being recorded."""
+
+    @abstractmethod
+    def open(self, i: int, sample: JudgeBatch, weight: Tensor) -> Tensor | float:
+        """Direct the next backward; returns the factor by which to multiply the loss of sample i."""
+
+    def close(self, i: int, sample: JudgeBatch) -> None:
+        """Keep what the backward wrote; nothing to do where it wrote into the row itself."""
+        del i, sample
+
+    @abstractmethod
+    def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
+        """(P,) the window gradient (1/K) sum_i weights_i g_i, for weights (K,)."""
+
+
+class GradientBank(GradientStore):
+    """A row for every sample, reused every T windows.
 
     Args:
         flat: the adapters.
         num_rows: K.
         dtype: "float32" lets autograd write rows in place; "bfloat16" halves the memory and is as
             exact as the gradients themselves where these were computed in bfloat16.
+        num_windows: T, windows kept at a time.
     """
 
-    def __init__(self, flat: FlatView, num_rows: int, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
+    def __init__(self, flat: FlatView, num_rows: int, dtype: BankDtype = "float32", num_windows: int = 1) -> None:
         self.flat = flat
         own = flat.parameters[0].dtype  # float64 in tests of exactness
-        self.rows = flat.new_zeros(num_rows, dtype=torch.bfloat16 if dtype == "bfloat16" else own)
+        self._ring = flat.new_zeros(num_windows, num_rows, dtype=torch.bfloat16 if dtype == "bfloat16" else own)
+        self._turn = 0
+        self.rows = self._ring[0]
         self._staging = flat.new_zeros() if self.rows.dtype != own else None
 
-    def open_row(self, i: int) -> None:
-        """Zero row i and let the next backward accumulate into it."""
+    def open(self, i: int, sample: JudgeBatch, weight: Tensor) -> float:
+        """The row is raw: one scaled by a weight of 0 could never win its weight back."""
+        if i == 0:
+            self.rows = self._ring[self._turn]
+            self._turn = (self._turn + 1) % len(self._ring)
         target = self.rows[i] if self._staging is None else self._staging
         self.flat.point_gradients_at(target.zero_())
+        return 1.0
 
-    def close_row(self, i: int) -> None:
-        """Keep what the backward wrote into row i."""
+    def close(self, i: int, sample: JudgeBatch) -> None:
         if self._staging is not None:
             self.rows[i].copy_(self._staging)
 
-    def combine(self, weights: Tensor) -> Tensor:
-        """(P,) the window gradient (1/K) sum_i weights_i g_i, for weights (K,)."""
-        return grad_bank_combine(self.rows, weights / self.rows.size(0))
+    def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
+        return grad_bank_combine(self.rows, weights / len(batch))
 
 
-class GradientSum:
-    """Stands in for the bank where no weight is learned: one running sum, as in plain accumulation."""
+class DomainSums(GradientStore):
+    """A row for every domain: the sum of its samples' raw gradients."""
 
-    def __init__(self, flat: FlatView, num_rows: int, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
-        del dtype  # the sum is always kept in the adapters' own dtype
+    def __init__(self, flat: FlatView, num_domains: int) -> None:
         self.flat = flat
-        self.num_rows = num_rows
+        self.rows = flat.new_zeros(num_domains)
+
+    def open(self, i: int, sample: JudgeBatch, weight: Tensor) -> float:
+        if i == 0:
+            self.rows.zero_()
+        self.flat.point_gradients_at(self.rows[int(sample.domains)])
+        return 1.0
+
+    def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
+        """All samples of a domain have one weight here."""
+        of_domain = weights.new_zeros(len(self.rows)).index_copy(0, batch.domains, weights)
+        return grad_bank_combine(self.rows, of_domain / len(batch))
+
+
+class GradientSum(GradientStore):
+    """One running weighted sum, as in plain accumulation."""
+
+    def __init__(self, flat: FlatView) -> None:
+        self.flat = flat
         self.rows = flat.new_zeros(1)
 
-    def open_row(self, i: int) -> None:
-        """Let the next backward add to the sum; row 0 starts a new one."""
+    def open(self, i: int, sample: JudgeBatch, weight: Tensor) -> Tensor:
         if i == 0:
             self.rows.zero_()
         self.flat.point_gradients_at(self.rows[0])
+        return weight
 
-    def close_row(self, i: int) -> None:
-        pass
-
-    def combine(self, weights: Tensor) -> Tensor:
-        """(P,) the mean gradient; the weights are all 1 here."""
-        del weights
-        return self.rows[0] / self.num_rows
+    def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
+        return self.rows[0] / len(batch)

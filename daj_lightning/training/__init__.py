@@ -3,10 +3,11 @@
 from daj_lightning.training.answer import answer
 from daj_lightning.training.callbacks import InfluenceRecorder
 from daj_lightning.training.checkpoint import AtomicCheckpointIO, WindowCheckpoint, is_whole, last_checkpoint
+from daj_lightning.training.checks import NonFiniteError
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.module import DataReweightedJudge
-from daj_lightning.training.step import NonFiniteError, StepReport
+from daj_lightning.training.step import StepReport
 
 __all__ = [
     "AtomicCheckpointIO",

@@ -7,46 +7,45 @@ Letters: K samples in a window, M meta samples, P adapter parameters.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from daj_lightning.bilevel import (
     BankEngine,
+    Credit,
     FlatView,
-    GradientBank,
     GradientSum,
     HypergradientEngine,
+    MetaAverage,
+    RecomputedLoss,
     Reweighter,
+    Setting,
     TrainingSet,
     Uniform,
     Window,
     check_optimizer,
     snapshot,
-    split_half_correlation,
 )
 from daj_lightning.data import JudgeData
-from daj_lightning.judge import Judge, check_adapter_dtype
+from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, Objective
 from daj_lightning.records import BilevelBatch, Comparison, DajError, JudgeBatch, Judgment
 from daj_lightning.rollout import Sampling
+from daj_lightning.training.agreement import Agreement
 from daj_lightning.training.answer import answer
 from daj_lightning.training.checkpoint import capture_rng, restore_rng
+from daj_lightning.training.checks import check_credits, check_engine, check_inner_step, check_precision
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.reference import reference_logps
-from daj_lightning.training.step import MetaGradient, NonFiniteError, StepReport
-
-_AGREEMENT_WANTED = 0.3
-_AGREEMENT_OVER = 20
-_AGREEMENT_WARN_EVERY = 100
+from daj_lightning.training.step import MetaGradient, StepReport
 
 
 class DataReweightedJudge(LightningModule):
@@ -60,10 +59,12 @@ class DataReweightedJudge(LightningModule):
         inner: optimizer of the judge.
         outer: optimizer of the weights.
         max_norm: gradient clipping of the inner step; off if absent.
-        meta_every: windows per outer step; the cost of an outer step is M more samples.
+        meta_every: windows per meta batch; the cost of a meta batch is M more samples.
+        meta_decay: of an average of the meta gradient over meta batches. 0 steps at each meta batch from it alone;
+            above 0 every window takes an outer step, from the average, which may be older than the window.
+        outer_accumulation: derivatives by the weights that are averaged into one outer step.
         outer_warmup_windows: windows before the first outer step. Adam's Jacobian is ill-conditioned in
             its first steps: the hypergradient is 7 to 166 times larger there.
-        bank_dtype: "float32", or "bfloat16" to halve the bank's K P numbers.
         sampling: how the judge answers in `validate` and `test`.
         cold_start: makes the base if it is missing; for models that exist nowhere but here.
     """
@@ -78,16 +79,21 @@ class DataReweightedJudge(LightningModule):
         engine: HypergradientEngine | None = None,
         max_norm: float | None = None,
         meta_every: int = 1,
+        meta_decay: float = 0.0,
+        outer_accumulation: int = 1,
         outer_warmup_windows: int = 5,
-        bank_dtype: Literal["float32", "bfloat16"] = "float32",
         sampling: Sampling | None = None,
         cold_start: ColdStart | None = None,
     ) -> None:
         super().__init__()
-        if meta_every < 1 or outer_warmup_windows < 0 or (max_norm is not None and max_norm <= 0):
+        if (
+            min(meta_every, outer_accumulation) < 1
+            or outer_warmup_windows < 0
+            or not (max_norm is None or max_norm > 0)
+        ):
             raise DajError(
-                f"meta_every must be >= 1, outer_warmup_windows >= 0 and max_norm > 0 or absent; got {meta_every}, "
-                f"{outer_warmup_windows} and {max_norm}."
+                f"meta_every={meta_every} and outer_accumulation={outer_accumulation} must be >= 1, "
+                f"outer_warmup_windows={outer_warmup_windows} >= 0, and max_norm={max_norm} > 0 or absent."
             )
         self.automatic_optimization = False
         self.strict_loading = False  # the frozen base is not in the checkpoint; load_state_dict checks the rest
@@ -98,8 +104,9 @@ class DataReweightedJudge(LightningModule):
         self.inner, self.outer = inner, outer
         self.max_norm = max_norm
         self.meta_every = meta_every
+        self.outer_accumulation = outer_accumulation
+        self.meta_average = MetaAverage(meta_decay)
         self.outer_warmup_windows = outer_warmup_windows
-        self.bank_dtype = bank_dtype
         self.sampling = sampling or Sampling()
         self.cold_start = cold_start
         self.num_windows = 0
@@ -107,53 +114,58 @@ class DataReweightedJudge(LightningModule):
         self.num_outer_steps = 0
         self.report: StepReport | None = None
         """Of the last step."""
-        self._agreement: list[float] = []
-        self._rng_state: dict[str, Any] | None = None
+        self.num_derivatives = 0
+        """By the weights, accumulated since the last outer step."""
+        self.agreement = Agreement()
+        self._resumed: dict[str, Any] | None = None
 
     # One bi-level step -----------------------------------------------------------------------------
 
     def training_step(self, batch: BilevelBatch, batch_idx: int) -> None:
-        bank, losses = self.record(batch.inner)  # K raw gradients and losses
-        weights = self.reweighter(batch.inner, losses)  # (K,)
-        window = self.inner_step(batch.inner, bank, losses, weights.detach())  # the judge moves
-        hypergradient = None
+        losses, weights = self.record(batch.inner)  # K raw gradients, losses and alphas
+        window = self.inner_step(batch.inner, losses, weights)  # the judge moves
+        meta, credits = None, list[Credit]()
         if self.meta_is_due():
             meta = self.meta_gradient(batch.meta)  # at the moved judge
-            hypergradient = self.outer_step(weights, window, meta)  # the weights move
+        if self.credit_is_due():
+            credits = self.credit(window, meta)  # d L_meta / d alpha
+            self.outer_step(credits)  # the weights move
         self.num_windows += 1
-        self.report = StepReport(batch.inner.sample_ids, batch.inner.domains, losses, weights.detach(), hypergradient)
+        self.report = StepReport.of(window, weights, credits)
         self._log_step(self.report)
 
-    def record(self, inner: JudgeBatch) -> tuple[GradientBank | GradientSum, Tensor]:
-        """Raw gradient of every sample into the bank, and the losses (K,)."""
-        losses = []
+    def record(self, inner: JudgeBatch) -> tuple[Tensor, Tensor]:
+        """Raw gradient of every sample into the engine's store; losses (K,) and weights (K,), both detached."""
+        losses, weights = [], []
         for i, sample in enumerate(inner.micro_batches()):
-            self.bank.open_row(i)
-            (loss,) = self.objective(self.judge, sample)
-            self.manual_backward(loss)
-            self.bank.close_row(i)
+            loss = self.objective(self.judge, sample)  # (1,)
             losses.append(loss.detach())
+            weights.append(self.reweighter(sample, losses[-1]).detach())
+            self.manual_backward((loss * self.store.open(i, sample, weights[-1])).sum())
+            self.store.close(i, sample)
         self.flat.release_gradients()
-        return self.bank, torch.stack(losses)
+        return torch.cat(losses), torch.cat(weights)
 
-    def inner_step(
-        self, inner: JudgeBatch, bank: GradientBank | GradientSum, losses: Tensor, weights: Tensor
-    ) -> Window:
-        """Move the judge along the weighted gradient; returns what the hypergradient needs of the step."""
+    def inner_step(self, inner: JudgeBatch, losses: Tensor, weights: Tensor) -> Window:
+        """Move the judge along the weighted gradient; returns what the engine needs of the step."""
         optimizer = self._optimizers()[0]
         window = Window(
-            sample_ids=inner.sample_ids,
+            batch=inner,
             losses=losses,
-            bank=bank.rows,
-            gradient=bank.combine(weights),
+            rows=self.store.rows,
+            gradient=self.store.combine(inner, weights),
             max_norm=self.max_norm,
             update=snapshot(optimizer.optimizer, self.flat),
+            phi=self.flat.gather(self.flat.parameters) if self.engine.goes_back else None,
         )
-        self._check_finite(window, weights)
+        check_inner_step(window, weights, self.num_windows)
         self.flat.point_gradients_at(window.clipped_gradient)
         optimizer.step()
         self._schedules()[0].step()
         self.flat.release_gradients()
+        self.meta_average.pass_window()
+        if self.learns_weights:
+            self.engine.observe(window)
         return window
 
     def meta_is_due(self) -> bool:
@@ -161,7 +173,7 @@ class DataReweightedJudge(LightningModule):
         return self.learns_weights and done > self.outer_warmup_windows and done % self.meta_every == 0
 
     def meta_gradient(self, meta: JudgeBatch) -> MetaGradient:
-        """Gradient of the mean meta loss at the moved judge, by halves of the batch."""
+        """Gradient of the mean meta loss at the moved judge, by halves of the batch; the average takes it in."""
         samples = list(meta.micro_batches())
         middle = len(samples) // 2
         halves = [half for half in (samples[:middle], samples[middle:]) if half]
@@ -175,29 +187,42 @@ class DataReweightedJudge(LightningModule):
                 losses.append(loss.detach())
         self.flat.release_gradients()
         shares = [len(half) / len(samples) for half in halves]
-        return MetaGradient(gradients, shares, meta.sample_ids, torch.stack(losses))
+        gradient = MetaGradient(gradients, shares, meta.sample_ids, torch.stack(losses))
+        self._log_meta(gradient, self.meta_average.add(gradient.whole))
+        return gradient
 
-    def outer_step(self, weights: Tensor, window: Window, meta: MetaGradient) -> Tensor:
-        """Move the weights down the meta loss; returns d L_meta / d alpha (K,)."""
-        by_half = [self.engine([window], gradient)[0] for gradient in meta.gradients]
-        # The derivative is linear in q, so the halves' derivatives add up to the whole batch's.
-        hypergradient = sum(share * half for share, half in zip(meta.shares, by_half, strict=True))
-        assert isinstance(hypergradient, Tensor)
-        if not (hypergradient.isfinite().all() and meta.losses.isfinite().all()):
-            raise NonFiniteError(
-                f"window {self.num_windows}: after the inner step the meta loss of meta samples "
-                f"{meta.sample_ids[~meta.losses.isfinite()].tolist()} or d alpha of samples "
-                f"{window.sample_ids[~hypergradient.isfinite()].tolist()} is not finite. The weights did not move; "
-                f"resume from the last checkpoint with a lower model.inner.lr or a smaller model.max_norm."
-            )
+    def credit_is_due(self) -> bool:
+        """At every meta batch, and between two if the average bridges them."""
+        if self.meta_average.is_empty:
+            return False
+        return self.meta_average.decay > 0 or self.meta_average.staleness == 0
+
+    def credit(self, window: Window, meta: MetaGradient | None) -> list[Credit]:
+        """d L_meta / d alpha from the averaged meta gradient; where a meta batch is new, its halves are compared."""
+        credits = self.engine(self.meta_average.value)
+        check_credits(credits, meta, self.num_windows)
+        compared = self.reweighter.needs_halves or not (self.engine.goes_back or self.engine.credits_domains)
+        if meta is not None and len(meta.gradients) == 2 and compared:
+            first, second = (self.engine(half)[-1].derivative for half in meta.gradients)
+            self.reweighter.measure(window.batch, first, second)
+            self.agreement.note(first, second)
+        return credits
+
+    def outer_step(self, credits: Sequence[Credit]) -> None:
+        """Move the weights down the meta loss, once enough derivatives are together."""
         optimizer = self._optimizers()[1]
-        optimizer.zero_grad()
-        weights.backward(gradient=hypergradient)
+        if self.num_derivatives == 0:
+            optimizer.zero_grad()
+        for credit in credits:
+            weights = self.reweighter(credit.batch, credit.losses)
+            weights.backward(gradient=credit.derivative / self.outer_accumulation)
+        self.num_derivatives += 1
+        if self.num_derivatives < self.outer_accumulation:
+            return
+        self.num_derivatives = 0
         optimizer.step()
         self._schedules()[1].step()
         self.num_outer_steps += 1
-        self._log_meta(meta, by_half)
-        return hypergradient
 
     # Setting up ------------------------------------------------------------------------------------
 
@@ -219,25 +244,23 @@ class DataReweightedJudge(LightningModule):
         if self.trainer.world_size > 1:
             raise DajError(f"this version trains on one device; got {self.trainer.world_size}. Set trainer.devices=1.")
         self.judge.load()
-        self._check_precision()
+        check_precision(str(self.trainer.precision), self.judge.adapter_parameters())
         if stage == "fit" and (self.trainer.max_epochs != 1 or self.trainer.max_steps != -1):
             raise DajError(
                 "a run is one epoch of data.max_windows windows. Leave trainer.max_epochs and max_steps alone."
             )
         if stage == "fit":
+            check_engine(self.engine, self.reweighter, self.judge.lora.lora_dropout, self.data.num_meta)
             self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_pairs)))
             self.report = None
 
-    def _check_precision(self) -> None:
-        """The base has its own dtype; adapters, bank and weights stay float32, unscaled and outside autocast."""
-        precision = str(self.trainer.precision)
-        if precision == "bf16-true":
-            check_adapter_dtype([nn.Parameter(p.detach().bfloat16()) for p in self.judge.adapter_parameters()])
-        if precision not in ("32-true", "64-true"):
-            raise DajError(
-                f"trainer.precision is {precision}; the bank needs gradients that nothing casts or scales. Set it to "
-                f"32-true, and model.judge.init_args.base_dtype to bfloat16 for a bfloat16 base."
-            )
+    def _num_credits(self, num_windows: int) -> int:
+        """Windows of a run that credit samples."""
+        every, warmup = self.meta_every, self.outer_warmup_windows
+        num_meta = max(num_windows // every - warmup // every, 0)
+        if self.meta_average.decay == 0 or num_meta == 0:
+            return num_meta
+        return num_windows - every * (warmup // every + 1) + 1  # from the first meta batch on
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         inner = self.inner.make_optimizer(self.judge.adapter_parameters())
@@ -246,7 +269,7 @@ class DataReweightedJudge(LightningModule):
         optimizers, schedules = [inner], [self.inner.make_schedule(inner, num_windows)]
         if self.learns_weights:
             outer = self.outer.make_optimizer(self.reweighter.parameters())
-            num_outer = max(num_windows // self.meta_every - self.outer_warmup_windows // self.meta_every, 0)
+            num_outer = self._num_credits(num_windows) // self.outer_accumulation
             sparse = any(getattr(module, "sparse", False) for module in self.reweighter.modules())
             if sparse and self.outer.optimizer != "lazy_adam":
                 raise DajError(
@@ -264,12 +287,13 @@ class DataReweightedJudge(LightningModule):
     def on_train_start(self) -> None:
         self.judge.train()  # whatever was measured before: transformers checkpoints activations in train mode only
         self.flat = FlatView(self.judge.adapter_parameters())
-        rows = GradientBank if self.learns_weights else GradientSum
-        self.bank = rows(self.flat, self.data.num_inner, self.bank_dtype)
+        loss_at = RecomputedLoss(self.judge, self.objective).at
+        setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at)
+        self.store = self.engine.start(setting) if self.learns_weights else GradientSum(self.flat)
         self._start = (time.perf_counter(), self.num_windows)
-        if self._rng_state is not None:
-            restore_rng(self._rng_state)
-            self._rng_state = None
+        if self._resumed is not None:
+            self._resume(self._resumed)
+            self._resumed = None
 
     # Answering comparisons -------------------------------------------------------------------------
 
@@ -282,16 +306,22 @@ class DataReweightedJudge(LightningModule):
         """What the judge says to each comparison."""
         return answer(self.judge, self.data.tokenizer, comparisons, self.sampling, self.num_windows)
 
-    # Checkpoints: adapters, weights, both optimizers, counters and generators; the base stays where it is
+    # Checkpoints: what trains, both optimizers, counters, generators, the engine's history; the base stays where it is
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained_names()}
         checkpoint["daj"] = {
             "num_windows": self.num_windows,
             "num_outer_steps": self.num_outer_steps,
-            "agreement": self._agreement,
+            "num_derivatives": self.num_derivatives,
+            "agreement": self.agreement.values,
             "data": self._data_facts(),
             "rng": capture_rng(),
+            "engine": self.engine.state() if self.learns_weights else {},
+            "meta_average": self.meta_average.state(),
+            "derivatives": {
+                name: parameter.grad for name, parameter in self.reweighter.named_parameters() if self.num_derivatives
+            },
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -313,8 +343,18 @@ class DataReweightedJudge(LightningModule):
                 f"that run. Use its --config, or leave --ckpt_path out."
             )
         self.num_windows, self.num_outer_steps = own["num_windows"], own["num_outer_steps"]
-        self._agreement = own["agreement"]
-        self._rng_state = own["rng"]
+        self.num_derivatives = own["num_derivatives"]
+        self.agreement.values = own["agreement"]
+        self._resumed = own
+
+    def _resume(self, own: dict[str, Any]) -> None:
+        """The part of a checkpoint that needs the adapters in place."""
+        restore_rng(own["rng"])
+        if self.learns_weights:
+            self.engine.load_state(move_data_to_device(own["engine"], self.device))
+        self.meta_average.load_state(move_data_to_device(own["meta_average"], self.device))
+        for name, parameter in self.reweighter.named_parameters():
+            parameter.grad = move_data_to_device(own["derivatives"].get(name), self.device)
 
     def _data_facts(self) -> dict[str, Any]:
         """What must not change between a run and its resumption."""
@@ -332,22 +372,10 @@ class DataReweightedJudge(LightningModule):
         }
 
     def _trained_names(self) -> list[str]:
-        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        return trained + [f"reweighter.{name}" for name, _ in self.reweighter.named_buffers()]
 
     # Logs and checks -------------------------------------------------------------------------------
-
-    def _check_finite(self, window: Window, weights: Tensor) -> None:
-        """Stop before the update, naming the samples."""
-        if window.gradient.isfinite().all() and window.losses.isfinite().all():
-            return
-        bad = ~(window.losses.isfinite() & weights.isfinite())
-        if self.learns_weights:
-            bad |= ~torch.stack([row.isfinite().all() for row in window.bank])
-        raise NonFiniteError(
-            f"window {self.num_windows}: loss or gradient is not finite for samples "
-            f"{window.sample_ids[bad].tolist()} (losses {window.losses[bad].tolist()}). Nothing was updated; look at "
-            f"these rows of train.jsonl, lower model.inner.lr or set model.max_norm."
-        )
 
     def _log_step(self, report: StepReport) -> None:
         start, first = self._start
@@ -360,23 +388,14 @@ class DataReweightedJudge(LightningModule):
         logged |= {f"weight/{name}": weight for name, weight in self.reweighter.named_weights().items()}
         self.log_dict(logged, batch_size=1)
 
-    def _log_meta(self, meta: MetaGradient, by_half: Sequence[Tensor]) -> None:
+    def _log_meta(self, meta: MetaGradient, cosine: float) -> None:
         loss = float(meta.losses.mean())
         self.log("meta_loss", loss, prog_bar=True, logger=False, batch_size=1)
-        agreement = split_half_correlation(*by_half) if len(by_half) == 2 else math.nan
+        logged = {"meta/loss": loss, "meta/split_half": self.agreement.latest}
+        if self.meta_average.decay > 0:
+            logged |= {"meta/staleness": self.meta_average.staleness, "meta/cosine_to_average": cosine}
         for logger in self.loggers:  # self.log would skip the outer steps between two of log_every_n_steps
-            logger.log_metrics({"meta/loss": loss, "meta/split_half": agreement}, step=self.num_windows)
-        if math.isnan(agreement):
-            return
-        self._agreement = [*self._agreement, agreement][-_AGREEMENT_OVER:]
-        mean = sum(self._agreement) / len(self._agreement)
-        if self.num_outer_steps % _AGREEMENT_WARN_EVERY == _AGREEMENT_OVER and mean < _AGREEMENT_WANTED:
-            rank_zero_warn(
-                f"the two halves of the meta batch correlate only {mean:.2f} in d alpha (mean of {_AGREEMENT_OVER} "
-                f"outer steps; below {_AGREEMENT_WANTED} the weights mostly follow noise). Raise data.num_meta, or "
-                f"use fewer weights (domains instead of a table).",
-                stacklevel=2,
-            )
+            logger.log_metrics(logged, step=self.num_windows)
 
     def _optimizers(self) -> list[Any]:
         optimizers = self.optimizers()

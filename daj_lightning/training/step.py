@@ -5,11 +5,12 @@ Letters: K samples in a window, M meta samples, P adapter parameters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from daj_lightning.records import DajError
+from daj_lightning.bilevel import Credit, Window
 
 
 class MetaGradient(NamedTuple):
@@ -24,6 +25,12 @@ class MetaGradient(NamedTuple):
     losses: Tensor
     """(M,), detached."""
 
+    @property
+    def whole(self) -> Tensor:
+        """(P,) q."""
+        parts = [share * gradient for share, gradient in zip(self.shares, self.gradients, strict=True)]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
 
 class StepReport(NamedTuple):
     """What a bi-level step did, for callbacks."""
@@ -37,8 +44,10 @@ class StepReport(NamedTuple):
     weights: Tensor
     """(K,)."""
     hypergradient: Tensor | None
-    """(K,) d L_meta / d alpha_i; None where no outer step was due."""
+    """(K,) d L_meta / d alpha_i; None where none was due, or where the engine credits whole domains."""
 
-
-class NonFiniteError(DajError):
-    """A loss or a gradient is NaN or infinite; raised before it reaches the judge."""
+    @classmethod
+    def of(cls, window: Window, weights: Tensor, credits: Sequence[Credit]) -> StepReport:
+        one_by_one = bool(credits) and credits[-1].batch is window.batch
+        derivative = credits[-1].derivative if one_by_one else None
+        return cls(window.batch.sample_ids, window.batch.domains, window.losses, weights, derivative)

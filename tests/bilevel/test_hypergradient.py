@@ -1,114 +1,41 @@
-"""The bank's hypergradient is the derivative through the inner step, for every optimizer it knows."""
+"""The hypergradient of one window is the derivative through the inner step, for every optimizer it knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import oracle
 import pytest
 import torch
+from inner import (
+    ALPHA,
+    adam_state,
+    batches,
+    credited,
+    double_judge,
+    gradient_scale,
+    relative_error,
+    take_step,
+    truth,
+    warm,
+)
 from tiny import make_batch, make_judge, randomize_adapters
-from torch import Tensor
-from torch.optim import Optimizer
 from transformers import Qwen3Config
 
 from daj_lightning.bilevel import (
+    AdamUpdate,
     BankEngine,
     FlatView,
-    GradientBank,
     InstanceNet,
     Window,
     check_optimizer,
     snapshot,
     split_half_correlation,
 )
-from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO
-from daj_lightning.records import DajError, JudgeBatch
+from daj_lightning.records import DajError
 
-K, M = 4, 3
-ALPHA = torch.tensor([0.7, 1.4, 0.1, 1.8], dtype=torch.float64)
-
-
-def double_judge(config: Qwen3Config, *, at_init: bool = False) -> Judge:
-    judge = make_judge(config, attention="eager").double()
-    if not at_init:
-        randomize_adapters(judge)
-    return judge
-
-
-def batches(dtype: torch.dtype = torch.float64) -> tuple[JudgeBatch, JudgeBatch]:
-    inner, meta = make_batch(K, seed=3), make_batch(M, seed=4)
-    for batch in (inner, meta):
-        object.__setattr__(batch, "reference_logp", batch.reference_logp.to(dtype))
-    return inner, meta
-
-
-def record(judge: Judge, inner: JudgeBatch) -> tuple[FlatView, GradientBank, Tensor]:
-    """Raw gradients and losses of a window, as the training module records them."""
-    flat = FlatView(judge.adapter_parameters())
-    bank = GradientBank(flat, len(inner))
-    losses = []
-    for i, sample in enumerate(inner.micro_batches()):
-        bank.open_row(i)
-        loss = DPO()(judge, sample)
-        loss.backward()
-        bank.close_row(i)
-        losses.append(loss.detach())
-    return flat, bank, torch.cat(losses)
-
-
-def take_step(
-    judge: Judge, optimizer: Optimizer, inner: JudgeBatch, meta: JudgeBatch, weights: Tensor, max_norm: float | None
-) -> tuple[Window, Tensor, Tensor]:
-    """One inner step on the real optimizer: (window, q at the moved judge, losses)."""
-    flat, bank, losses = record(judge, inner)
-    window = Window(inner.sample_ids, losses, bank.rows, bank.combine(weights), max_norm, snapshot(optimizer, flat))
-    flat.point_gradients_at(window.clipped_gradient)
-    optimizer.step()
-    q = flat.new_zeros()
-    flat.point_gradients_at(q)
-    for sample in meta.micro_batches():
-        (DPO()(judge, sample) / len(meta)).sum().backward()
-    flat.release_gradients()
-    return window, q, losses
-
-
-def warm(judge: Judge, optimizer: Optimizer, num_steps: int, scale: float) -> None:
-    """Give the optimizer a history of `num_steps` noisy gradients, without moving the judge."""
-    generator = torch.Generator().manual_seed(9)
-    before = [p.detach().clone() for p in judge.adapter_parameters()]
-    for _ in range(num_steps):
-        for p in judge.adapter_parameters():
-            p.grad = scale * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-        optimizer.step()
-    with torch.no_grad():
-        for p, value in zip(judge.adapter_parameters(), before, strict=True):
-            p.copy_(value)
-
-
-def adam_state(optimizer: Optimizer, judge: Judge, step: int) -> oracle.AdamState:
-    flat = FlatView(judge.adapter_parameters())
-    if step == 1:
-        return oracle.AdamState(flat.new_zeros(), flat.new_zeros(), 1)
-    moments = [flat.gather([optimizer.state[p][key] for p in flat.parameters]) for key in ("exp_avg", "exp_avg_sq")]
-    return oracle.AdamState(moments[0].clone(), moments[1].clone(), step)
-
-
-def gradient_scale(judge: Judge, inner: JudgeBatch) -> float:
-    _, bank, _ = record(judge, inner)
-    return float(bank.rows.mean(dim=0).std())
-
-
-def truth(judge: Judge, update: Callable[[Tensor], Tensor], max_norm: float | None = None) -> Tensor:
-    inner, meta = batches()
-    alpha = ALPHA.clone().requires_grad_()
-    loss = oracle.Oracle(judge, inner, meta).meta_loss(lambda losses: alpha, update, max_norm)
-    return torch.autograd.grad(loss, alpha)[0]
-
-
-def relative_error(got: Tensor, wanted: Tensor) -> float:
-    return float((got.double() - wanted.double()).norm() / wanted.double().norm())
+K, M = len(ALPHA), 3
 
 
 @pytest.mark.usefixtures("true_float64")
@@ -130,8 +57,8 @@ class TestAgainstDoubleBackward:
         max_norm = 0.3 * scale if clipped else None
         update = oracle.sgd(lr) if kind == "sgd" else oracle.momentum(lr, mu, buffer, kind == "nesterov")
         wanted = truth(judge, update, max_norm)
-        window, q, _ = take_step(judge, optimizer, inner, meta, ALPHA, max_norm)
-        (got,) = BankEngine()([window], q)
+        window, q = take_step(judge, optimizer, inner, meta, ALPHA, max_norm)
+        got = credited(BankEngine(), window, q)
         assert relative_error(got, wanted) <= 1e-12
 
     @pytest.mark.parametrize("clipped", [False, True], ids=["unclipped", "clipped"])
@@ -147,8 +74,8 @@ class TestAgainstDoubleBackward:
         decay = 1e-4 * 0.01 * torch.cat([p.detach().flatten() for p in judge.adapter_parameters()])
         plain = oracle.adam(1e-4, state)
         wanted = truth(judge, lambda g: plain(g) + decay, max_norm)
-        window, q, _ = take_step(judge, optimizer, inner, meta, ALPHA, max_norm)
-        (got,) = BankEngine()([window], q)
+        window, q = take_step(judge, optimizer, inner, meta, ALPHA, max_norm)
+        got = credited(BankEngine(), window, q)
         assert relative_error(got, wanted) <= (1e-8 if step == 1 else 1e-12)
 
     def test_clipping_is_no_detail(self, tiny_config: Qwen3Config) -> None:
@@ -158,9 +85,9 @@ class TestAgainstDoubleBackward:
         max_norm = 0.3 * gradient_scale(judge, inner)
         optimizer = torch.optim.SGD(judge.adapter_parameters(), lr=1e-2)
         wanted = truth(judge, oracle.sgd(1e-2), max_norm)
-        window, q, _ = take_step(judge, optimizer, inner, meta, ALPHA, max_norm)
-        unclipped = Window(window.sample_ids, window.losses, window.bank, window.gradient, None, window.update)
-        assert relative_error(BankEngine()([unclipped], q)[0], wanted) > 0.01
+        window, q = take_step(judge, optimizer, inner, meta, ALPHA, max_norm)
+        unclipped = replace(window, max_norm=None)
+        assert relative_error(credited(BankEngine(), unclipped, q), wanted) > 0.01
 
     def test_the_oracle_agrees_with_central_differences(self, tiny_config: Qwen3Config) -> None:
         judge = double_judge(tiny_config)
@@ -186,8 +113,8 @@ class TestAgainstDoubleBackward:
         is_adam = optimizer_type is torch.optim.Adam
         zero = oracle.AdamState(flat.new_zeros(), flat.new_zeros(), 1)
         wanted = truth(judge, oracle.adam(1e-4, zero) if is_adam else oracle.sgd(1e-4))
-        window, q, _ = take_step(judge, optimizer, inner, meta, ALPHA, None)
-        (got,) = BankEngine()([window], q)
+        window, q = take_step(judge, optimizer, inner, meta, ALPHA, None)
+        got = credited(BankEngine(), window, q)
         assert got.isfinite().all()
         assert relative_error(got, wanted) <= (1e-8 if is_adam else 1e-12)
 
@@ -202,10 +129,10 @@ class TestAgainstDoubleBackward:
         world = oracle.Oracle(judge, inner, meta)
         parameters = list(net.parameters())
         wanted = torch.autograd.grad(world.meta_loss(lambda losses: net(inner, losses), update), parameters)
-        _, _, losses = record(judge, inner)
+        losses = DPO()(judge, inner).detach()
         weights = net(inner, losses)
-        window, q, _ = take_step(judge, optimizer, inner, meta, weights.detach(), None)
-        weights.backward(gradient=BankEngine()([window], q)[0])
+        window, q = take_step(judge, optimizer, inner, meta, weights.detach(), None)
+        weights.backward(gradient=credited(BankEngine(), window, q))
         got = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
         assert relative_error(got, torch.cat([g.flatten() for g in wanted])) <= 1e-12
 
@@ -222,8 +149,8 @@ class TestAgainstDoubleBackward:
         assert all(p.dtype == torch.float32 for p in low.adapter_parameters())
         wanted = truth(exact, oracle.sgd(1e-6))
         optimizer = torch.optim.SGD(low.adapter_parameters(), lr=1e-6)
-        window, q, _ = take_step(low, optimizer, inner, meta, ALPHA.float(), None)
-        (got,) = BankEngine()([window], q)
+        window, q = take_step(low, optimizer, inner, meta, ALPHA.float(), None)
+        got = credited(BankEngine(), window, q)
         tolerance = 1e-4 if base_dtype is torch.float32 else 6e-2
         assert relative_error(got, wanted) <= tolerance
         assert float(got.double() @ wanted / got.double().norm() / wanted.norm()) >= 0.999
@@ -243,8 +170,8 @@ def test_a_sample_gains_weight_iff_its_gradient_helps_the_meta_set() -> None:
     toy = LeastSquares()
     flat = FlatView([torch.nn.Parameter(toy.phi)])
     optimizer = torch.optim.SGD(flat.parameters, lr=0.3)
-    window = Window(torch.arange(3), torch.zeros(3), toy.train, toy.train.mean(0), None, snapshot(optimizer, flat))
-    (derivative,) = BankEngine()([window], toy.meta_gradient)
+    window = Window(make_batch(3), torch.zeros(3), toy.train, toy.train.mean(0), None, snapshot(optimizer, flat))
+    derivative = credited(BankEngine(), window, toy.meta_gradient)
     torch.testing.assert_close(derivative, torch.tensor([-0.2, 0.2, 0.0], dtype=torch.float64))
     weights = 1 - derivative.sign()
     assert weights.tolist() == [2.0, 0.0, 1.0], "helps: gains; hurts: loses; neither: stays"
@@ -255,18 +182,18 @@ def test_every_sample_of_the_window_gets_a_gradient_and_nothing_else_changes(tin
     randomize_adapters(judge)
     inner, meta = make_batch(16), make_batch(8, seed=5)
     optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-3)
-    window, q, _ = take_step(judge, optimizer, inner, meta, torch.ones(16), 1.0)
+    window, q = take_step(judge, optimizer, inner, meta, torch.ones(16), 1.0)
     phi = [p.detach().clone() for p in judge.parameters()]
     state = [v.clone() for s in optimizer.state.values() for v in s.values()]
-    bank = window.bank.clone()
-    first, second = BankEngine()([window], q)[0], BankEngine()([window], q)[0]
+    bank = window.rows.clone()
+    first, second = credited(BankEngine(), window, q), credited(BankEngine(), window, q)
     assert (first != 0).all()
     assert torch.equal(first, second), "same input, same bits"
     assert all(torch.equal(a, b) for a, b in zip(phi, judge.parameters(), strict=True))
     assert all(
         torch.equal(a, b) for a, b in zip(state, [v for s in optimizer.state.values() for v in s.values()], strict=True)
     )
-    assert torch.equal(bank, window.bank)
+    assert torch.equal(bank, window.rows)
 
 
 def test_preconditioners_differ_as_documented(tiny_config: Qwen3Config) -> None:
@@ -275,13 +202,14 @@ def test_preconditioners_differ_as_documented(tiny_config: Qwen3Config) -> None:
     inner, meta = make_batch(K), make_batch(M, seed=5)
     optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-3)
     warm(judge, optimizer, 5, gradient_scale(judge, inner))
-    window, q, _ = take_step(judge, optimizer, inner, meta, torch.ones(K), None)
-    identity, frozen, exact = (BankEngine(name)([window], q)[0] for name in ("identity", "frozen", "exact"))
-    torch.testing.assert_close(identity, -1e-3 / K * window.bank @ q)
+    window, q = take_step(judge, optimizer, inner, meta, torch.ones(K), None)
+    identity, frozen, exact = (credited(BankEngine(name), window, q) for name in ("identity", "frozen", "exact"))
+    torch.testing.assert_close(identity, -1e-3 / K * window.rows @ q)
     update = window.update
+    assert isinstance(update, AdamUpdate)
     v = update.beta2 * update.v0 + (1 - update.beta2) * window.gradient**2
     denominator = (v / (1 - update.beta2**update.step)).sqrt() + update.eps
-    torch.testing.assert_close(frozen, -1 / K * window.bank @ (q * 1e-3 / denominator))
+    torch.testing.assert_close(frozen, -1 / K * window.rows @ (q * 1e-3 / denominator))
     assert relative_error(exact, frozen) > 0.05
 
 

@@ -1,0 +1,78 @@
+"""Whole-history credit for domain weights, carried forward instead of unrolled back.
+
+    d(phi, optimizer state)_t / d alpha_k  from  d(phi, state)_{t-1} / d alpha_k  and the domain's gradient G_k
+
+Every window pushes one tangent a domain through its own step (`Update.push_forward`): elementwise, with the
+loss's Hessian left out. A meta gradient then credits all windows so far at once: d L_meta / d alpha_k = <q, d phi_k>.
+No bank and no history: D (2 + n) P numbers, n the tensors of the optimizer's state, whatever the length of the run.
+Letters: D domains, P adapter parameters, K samples in a window.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from daj_lightning.bilevel.hypergradient import Credit, HypergradientEngine, Setting
+from daj_lightning.bilevel.update import Carried
+from daj_lightning.bilevel.window import DomainSums, GradientStore, Window, batch_state
+from daj_lightning.records import DajError, JudgeBatch
+
+
+class TraceEngine(HypergradientEngine):
+    """d L_meta / d alpha_k of the whole run so far, as if alpha_k had been another throughout.
+
+    Args:
+        decay: of the adapters' tangents from one window to the next. 1 keeps the whole run, in which the
+            weights, and what the Hessian would have done, have meanwhile changed; 0.9 looks back ten windows.
+    """
+
+    credits_domains = True
+
+    def __init__(self, decay: float = 0.9) -> None:
+        if not 0 <= decay <= 1:
+            raise DajError(f"TraceEngine needs 0 <= decay <= 1, got {decay}.")
+        self.decay = decay
+        self.tangents: dict[int, Carried] = {}
+        """Domain -> tangents after the last step, of the domains met so far."""
+        self.examples: dict[int, Credit] = {}
+        """Domain -> its latest sample: it has the domain's weight, and so stands for it before the reweighter."""
+
+    def start(self, setting: Setting) -> GradientStore:
+        self.tangents, self.examples = {}, {}
+        return DomainSums(setting.flat, setting.num_domains)
+
+    @torch.no_grad()
+    def observe(self, window: Window) -> None:
+        gradient = window.clipped_gradient
+        for i, sample in enumerate(window.batch.micro_batches()):
+            domain = int(sample.domains)
+            self.examples[domain] = Credit(sample, window.losses[i : i + 1], torch.empty(0))
+            if domain not in self.tangents:
+                self.tangents[domain] = window.update.at_rest(torch.zeros_like(gradient))
+        for domain, (phi, state) in self.tangents.items():
+            gradient_tangent = window.through_clipping(window.rows[domain] / len(window.batch))
+            before = Carried(phi * self.decay, state)
+            self.tangents[domain] = window.update.push_forward(gradient, gradient_tangent, before)
+
+    @torch.no_grad()
+    def __call__(self, meta_gradient: Tensor) -> list[Credit]:
+        return [
+            self.examples[domain]._replace(derivative=torch.dot(meta_gradient, tangent.phi)[None])
+            for domain, tangent in sorted(self.tangents.items())
+        ]
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "tangents": {domain: tuple(tangent) for domain, tangent in self.tangents.items()},
+            "examples": {domain: (batch_state(e.batch), e.losses) for domain, e in self.examples.items()},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.tangents = {domain: Carried(*tangent) for domain, tangent in state["tangents"].items()}
+        self.examples = {
+            domain: Credit(JudgeBatch(**batch), losses, torch.empty(0))
+            for domain, (batch, losses) in state["examples"].items()
+        }

@@ -1,0 +1,72 @@
+"""What would spoil a run is refused before it starts, or before it reaches the judge or the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from daj_lightning.bilevel import Credit, DomainWeights, HypergradientEngine, Reweighter, Window
+from daj_lightning.judge import check_adapter_dtype
+from daj_lightning.records import DajError
+from daj_lightning.training.step import MetaGradient
+
+
+class NonFiniteError(DajError):
+    """A loss or a gradient is NaN or infinite; raised before it reaches the judge."""
+
+
+def check_precision(precision: str, adapters: Sequence[nn.Parameter]) -> None:
+    """The base has its own dtype; adapters, bank and weights stay float32, unscaled and outside autocast."""
+    if precision == "bf16-true":
+        check_adapter_dtype([nn.Parameter(p.detach().bfloat16()) for p in adapters])
+    if precision not in ("32-true", "64-true"):
+        raise DajError(
+            f"trainer.precision is {precision}; the bank needs gradients that nothing casts or scales. Set it to "
+            f"32-true, and model.judge.init_args.base_dtype to bfloat16 for a bfloat16 base."
+        )
+
+
+def check_engine(engine: HypergradientEngine, reweighter: Reweighter, lora_dropout: float, num_meta: int) -> None:
+    """Refuse an engine and a reweighter that cannot work together."""
+    name, weights = type(engine).__name__, type(reweighter).__name__
+    learns = any(True for _ in reweighter.parameters())
+    if learns and engine.credits_domains and not isinstance(reweighter, DomainWeights):
+        raise DajError(
+            f"{name} differentiates by the weights of domains, but model.reweighter is {weights}. Use DomainWeights, "
+            f"or BankEngine."
+        )
+    if learns and engine.goes_back and lora_dropout > 0:
+        raise DajError(
+            f"{name} computes losses a second time, where lora_dropout {lora_dropout} would drop other units. Set "
+            f"model.judge.init_args.lora_dropout to 0, or use BankEngine."
+        )
+    if reweighter.needs_halves and num_meta < 2:
+        raise DajError(f"{weights} compares the two halves of a meta batch: data.num_meta must be >= 2.")
+
+
+def check_inner_step(window: Window, weights: Tensor, number: int) -> None:
+    """Stop before the update, naming the samples."""
+    if window.gradient.isfinite().all() and window.losses.isfinite().all():
+        return
+    bad = ~(window.losses.isfinite() & weights.isfinite())
+    if len(window.rows) == len(bad):  # a row for every sample
+        bad |= ~torch.stack([row.isfinite().all() for row in window.rows])
+    raise NonFiniteError(
+        f"window {number}: loss or gradient is not finite for samples {window.batch.sample_ids[bad].tolist()} (losses "
+        f"{window.losses[bad].tolist()}). Nothing was updated; look at these rows of train.jsonl, lower "
+        f"model.inner.lr or set model.max_norm."
+    )
+
+
+def check_credits(credits: Sequence[Credit], meta: MetaGradient | None, number: int) -> None:
+    """Stop before the weights move, naming the meta samples."""
+    bad = [] if meta is None else meta.sample_ids[~meta.losses.isfinite()].tolist()
+    if not bad and all(credit.derivative.isfinite().all() for credit in credits):
+        return
+    raise NonFiniteError(
+        f"window {number}: after the inner step the meta loss (of meta samples {bad}) or d alpha is not finite. "
+        f"The weights did not move; resume from the last checkpoint with a lower model.inner.lr or a smaller "
+        f"model.max_norm."
+    )
