@@ -24,8 +24,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from daj_lightning.bilevel import BankEngine, DomainWeights, FlatView, GradientBank, GradientSum, TrainingSet, Window
-from daj_lightning.bilevel.update import snapshot
+from daj_lightning.bilevel import (
+    BankEngine,
+    DomainWeights,
+    FlatView,
+    GradientSum,
+    RecomputedLoss,
+    Setting,
+    TrainingSet,
+    Window,
+    snapshot,
+)
+from daj_lightning.bilevel.window import BankDtype
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO
 from daj_lightning.records import JudgeBatch
@@ -93,29 +103,29 @@ def make_batch(num: int, length: int, vocab: int, device: str) -> JudgeBatch:
 class Step:
     """A bi-level step as training/module.py takes it, in four variants."""
 
-    def __init__(self, judge: Judge, inner: JudgeBatch, meta: JudgeBatch, bank_dtype: str) -> None:
-        self.judge, self.inner, self.meta, self.bank_dtype = judge, inner, meta, bank_dtype
+    def __init__(self, judge: Judge, inner: JudgeBatch, meta: JudgeBatch, bank_dtype: BankDtype) -> None:
+        self.judge, self.inner, self.meta = judge, inner, meta
         self.flat = FlatView(judge.adapter_parameters())
         self.optimizer = torch.optim.Adam(self.flat.parameters, lr=1e-6)
         self.reweighter = DomainWeights()
         self.reweighter.build(TrainingSet(tuple("abcdef"), len(inner)))
         self.reweighter.to(inner.input_ids.device)
         self.outer = torch.optim.Adam(self.reweighter.parameters(), lr=1e-4)
-        self.objective, self.engine = DPO(), BankEngine()
+        self.objective, self.engine = DPO(), BankEngine(dtype=bank_dtype)
+        loss_at = RecomputedLoss(judge, self.objective).at
+        self.setting = Setting(self.flat, len(inner), len("abcdef"), loss_at)
 
     def run(self, variant: str) -> None:
         banked = variant in ("weighted", "bi-level")
-        storage = GradientBank if banked else GradientSum
-        bank = storage(self.flat, len(self.inner), self.bank_dtype)  # type: ignore[arg-type]
-        losses = []
+        store = self.engine.start(self.setting) if banked else GradientSum(self.flat)
+        losses, weights = [], []
         for i, sample in enumerate(self.inner.micro_batches()):
-            bank.open_row(i)
-            (loss,) = self.objective(self.judge, sample)
-            loss.backward()
-            bank.close_row(i)
+            loss = self.objective(self.judge, sample)
             losses.append(loss.detach())
-        weights = self.reweighter(self.inner, torch.stack(losses))
-        gradient = bank.combine(weights.detach())
+            weights.append(self.reweighter(sample, losses[-1]).detach())
+            (loss * store.open(i, sample, weights[-1])).sum().backward()
+            store.close(i, sample)
+        gradient = store.combine(self.inner, torch.cat(weights))
         update = snapshot(self.optimizer, self.flat) if banked else None
         self.flat.point_gradients_at(gradient)
         self.optimizer.step()
@@ -125,13 +135,13 @@ class Step:
         q = self.flat.new_zeros()
         self.flat.point_gradients_at(q)
         for sample in self.meta.micro_batches():
-            (loss,) = self.objective(self.judge, sample)
-            (loss / len(self.meta)).backward()
+            (self.objective(self.judge, sample) / len(self.meta)).sum().backward()
         self.flat.release_gradients()
         if update is not None:
-            window = Window(self.inner.sample_ids, torch.stack(losses), bank.rows, gradient, None, update)
+            self.engine.observe(Window(self.inner, torch.cat(losses), store.rows, gradient, None, update))
             self.outer.zero_grad()
-            weights.backward(gradient=self.engine([window], q)[0])
+            (credit,) = self.engine(q)
+            self.reweighter(credit.batch, credit.losses).backward(gradient=credit.derivative)
             self.outer.step()
 
 
