@@ -6,7 +6,16 @@ import pytest
 import torch
 from tiny import make_batch
 
-from daj_lightning.bilevel import DomainWeights, InstanceNet, InstanceTable, LazyAdam, Reweighter, TrainingSet, Uniform
+from daj_lightning.bilevel import (
+    DomainWeights,
+    HierarchicalWeights,
+    InstanceNet,
+    InstanceTable,
+    LazyAdam,
+    Reweighter,
+    TrainingSet,
+    Uniform,
+)
 from daj_lightning.records import DajError
 
 TRAINING_SET = TrainingSet(domains=("easy", "medium", "hard"), num_samples=8)
@@ -17,7 +26,9 @@ def built(reweighter: Reweighter) -> Reweighter:
     return reweighter
 
 
-@pytest.mark.parametrize("reweighter", [Uniform(), DomainWeights(), InstanceTable()], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize(
+    "reweighter", [Uniform(), DomainWeights(), InstanceTable(), HierarchicalWeights()], ids=lambda r: type(r).__name__
+)
 def test_every_weight_starts_at_one(reweighter: Reweighter) -> None:
     """A domain's alpha starts at 1/D and its map multiplies by D; a table's alpha starts at 1."""
     weights = built(reweighter)(make_batch(6), torch.rand(6))
@@ -82,6 +93,76 @@ def test_weights_stay_non_negative_and_return_from_zero(reweighter: Reweighter) 
     assert (low >= 0).all()
     assert low[0] < 0.1
     assert push(torch.tensor([-1.0, 0.0, 0.0]))[0] > 1
+
+
+@pytest.mark.parametrize(
+    "reweighter",
+    [Uniform(), DomainWeights(), InstanceTable(), InstanceNet(), HierarchicalWeights()],
+    ids=lambda r: type(r).__name__,
+)
+def test_the_weight_of_a_sample_depends_on_that_sample_alone(reweighter: Reweighter) -> None:
+    """So that an engine without a bank can weight a sample before the window is complete."""
+    torch.manual_seed(0)
+    reweighter = built(reweighter)
+    with torch.no_grad():
+        for parameter in reweighter.parameters():
+            parameter += torch.randn_like(parameter)
+    batch, losses = make_batch(6), torch.rand(6)
+    if isinstance(reweighter, HierarchicalWeights):
+        reweighter.measure(batch, torch.arange(6.0), torch.arange(6.0))
+    together = reweighter(batch, losses)
+    alone = [reweighter(sample, losses[i : i + 1]) for i, sample in enumerate(batch.micro_batches())]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+class TestHierarchicalWeights:
+    """make_batch(6): samples 0 to 5 of domains 0, 1, 2, 0, 1, 2."""
+
+    def moved(self, first: list[float], second: list[float], looks: int) -> tuple[HierarchicalWeights, torch.Tensor]:
+        """Residuals of 3 everywhere, after `looks` outer steps with these halves; and the weights."""
+        reweighter = HierarchicalWeights()
+        reweighter.build(TRAINING_SET)
+        with torch.no_grad():
+            reweighter.residual.raw.weight.fill_(8 / 3)  # squareplus(8/3) = 3
+        batch = make_batch(6)
+        for _ in range(looks):
+            reweighter.measure(batch, torch.tensor(first), torch.tensor(second))
+        return reweighter, reweighter(batch, torch.zeros(6)).detach()
+
+    def test_unmeasured_residuals_do_not_count(self) -> None:
+        torch.testing.assert_close(self.moved([], [], looks=0)[1], torch.ones(6))
+
+    def test_residuals_count_in_full_where_the_halves_agree(self) -> None:
+        _, weights = self.moved([1, 2, 3, -1, 5, 6], [2, 4, 6, -2, 10, 12], looks=1)
+        torch.testing.assert_close(weights, torch.full((6,), 3.0))
+
+    def test_residuals_do_not_count_where_the_halves_oppose_each_other(self) -> None:
+        _, weights = self.moved([1, 2, 3, -1, 5, 6], [-1, -2, -3, 1, -5, -6], looks=3)
+        torch.testing.assert_close(weights, torch.ones(6))
+
+    def test_agreement_between_domains_says_nothing_of_samples_within(self) -> None:
+        """Both halves see the same large difference between domains, and opposite ones within."""
+        _, weights = self.moved([101, 1, 0, 99, 0, 1], [99, 0, 1, 101, 1, 0], looks=1)
+        torch.testing.assert_close(weights, torch.ones(6))
+
+    def test_repeated_looks_raise_the_reliability_as_spearman_and_brown_say(self) -> None:
+        """Within domains the halves are (1, -1, 0...) and (1, 1, 0...) turned by 60 degrees: r = 0.5."""
+        first, second = [1.0, 0, 0, -1, 0, 0], [0.5, 3**0.5 / 2, 0, -0.5, -(3**0.5) / 2, 0]
+        for looks in (1, 2, 5):
+            reweighter, weights = self.moved(first, second, looks)
+            rho = 2 * looks * 0.5 / (1 + (2 * looks - 1) * 0.5)
+            torch.testing.assert_close(reweighter.reliability(torch.tensor([0])), torch.tensor([rho]))
+            torch.testing.assert_close(weights, torch.full((6,), 1 + 2 * rho))
+
+    def test_a_sample_never_seen_keeps_its_domains_weight(self) -> None:
+        reweighter, _ = self.moved([1, 2, 3, -1, 5, 6], [1, 2, 3, -1, 5, 6], looks=2)
+        assert reweighter.reliability(torch.tensor([7, 0])).tolist() == pytest.approx([0, 1])
+
+    def test_both_parts_learn_from_one_backward(self) -> None:
+        reweighter, _ = self.moved([1, 2, 3, -1, 5, 6], [1, 2, 3, -1, 5, 6], looks=2)
+        reweighter(make_batch(6), torch.zeros(6)).backward(gradient=torch.ones(6))
+        assert reweighter.domain.raw.grad is not None
+        assert reweighter.residual.raw.weight.grad is not None
 
 
 class TestLazyAdam:
