@@ -66,6 +66,8 @@ class Problem:
     """Shown to the judge."""
     hidden_tests: tuple[TestCase, ...]
     """Only ever seen by the grader."""
+    unseen: bool = False
+    """Of a family and with mistakes that neither train nor meta hold: the second test set."""
 
     @property
     def domain(self) -> str:

@@ -34,7 +34,7 @@ LCB_DOMAINS = tuple(
 
 
 class JudgeData(LightningDataModule):
-    """Training pairs, meta pairs and test comparisons of one prepared directory.
+    """Training pairs, meta pairs and comparisons of both test sets, of one prepared directory.
 
     Args:
         source: problems and candidates, for `prepare`.
@@ -54,6 +54,8 @@ class JudgeData(LightningDataModule):
         prepare_on_fit: prepare missing or stale data before training, instead of stopping with an error.
         num_workers: candidates executed at once by `prepare`.
         limits: of one execution.
+        statement_similarity: `prepare` takes problems of two sides for one from this similarity of their statements
+            on (what they share of their word 3-grams), unless a test tells them apart; 1: the same 3-grams.
         eval_batch_size: comparisons judged together.
         seed: of the order of samples, the choice of pairs and the corruption.
     """
@@ -77,6 +79,7 @@ class JudgeData(LightningDataModule):
         prepare_on_fit: bool = False,
         num_workers: int = 2,
         limits: Limits | None = None,
+        statement_similarity: float = 0.8,
         eval_batch_size: int = 32,
         seed: int = 0,
     ) -> None:
@@ -86,6 +89,8 @@ class JudgeData(LightningDataModule):
                 f"num_inner={num_inner}, num_meta={num_meta}, max_windows={max_windows}, "
                 f"eval_batch_size={eval_batch_size}, num_workers={num_workers}: each must be >= 1."
             )
+        if not 0 < statement_similarity <= 1:
+            raise DajError(f"statement_similarity={statement_similarity} must be above 0, and 1 at most.")
         self.preparation = Preparation(
             source=source,
             responses=responses,
@@ -95,6 +100,7 @@ class JudgeData(LightningDataModule):
             voting=voting or Voting(),
             num_workers=num_workers,
             limits=limits or Limits(),
+            statement_similarity=statement_similarity,
             seed=seed,
         )
         self.root = Path(root)
@@ -121,11 +127,11 @@ class JudgeData(LightningDataModule):
         self.tokenizer = load_tokenizer(self.tokenizer_name)
         self.comparisons = {
             "validate": read_comparisons(self.root / "validation.jsonl"),  # the meta problems
-            "test": read_comparisons(self.root / "test.jsonl"),
+            "test": [*read_comparisons(self.root / "test.jsonl"), *read_comparisons(self.root / "unseen.jsonl")],
         }
         sides = json.loads((self.root / "problems.json").read_text(encoding="utf-8"))
-        self.difficulty = {"validate": sides["meta"], "test": sides["test"]}
-        """stage -> problem id -> difficulty, of every problem that counts."""
+        self.difficulty = {"validate": sides["meta"], "test": sides["test"], "unseen": sides["unseen"]}
+        """stage -> problem id -> difficulty, of every problem that counts; `test` asks about "unseen" too."""
         self.graded = read_graded(self.root)
         """problem id -> (candidate, passed), in order."""
         if stage != "fit":

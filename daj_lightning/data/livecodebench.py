@@ -70,6 +70,7 @@ def _problem(row: Mapping[str, Any]) -> Problem:
     public, hidden = (_tests(name, row[key]) for key in ("public_test_cases", "private_test_cases"))
     if not public and not hidden:
         raise DajError(f"{name}: no test at all; every program would pass. Remove the row or restore its tests.")
+    metadata = json.loads(row["metadata"] or "{}")
     return Problem(
         problem_id=name,
         title=row["question_title"],
@@ -78,9 +79,10 @@ def _problem(row: Mapping[str, Any]) -> Problem:
         difficulty=row["difficulty"],
         release_date=datetime.fromisoformat(row["contest_date"]).date(),
         starter_code=row["starter_code"],
-        function_name=json.loads(row["metadata"] or "{}").get("func_name"),
+        function_name=metadata.get("func_name"),
         public_tests=public,
         hidden_tests=hidden,
+        unseen=bool(metadata.get("bank", {}).get("unseen", False)),
     )
 
 

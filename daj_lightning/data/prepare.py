@@ -1,6 +1,7 @@
 """The chain from a source to training files: sample, label, pairs.
 
-    problems + candidates --execute--> verdicts --compare, respond--> train / meta pairs, test comparisons
+    problems + candidates --less near-duplicates, execute--> verdicts
+                          --compare, respond--> train / meta pairs, test / unseen comparisons
 
 Everything lands in one directory with a manifest. The manifest is written last and names what the
 files were made from, so that half-prepared or stale data is recognised.
@@ -27,14 +28,17 @@ from daj_lightning.data.comparisons import (
     preference_pairs,
     voting_comparisons,
 )
+from daj_lightning.data.duplicates import PAIRS, Deduplicated, deduplicate
 from daj_lightning.data.livecodebench import read_jsonl
 from daj_lightning.data.sources import META_START, TEST_END, TEST_START, Source
 from daj_lightning.execution import Limits, Sandbox, grade_all
 from daj_lightning.judge import PromptTemplate, Voting
 from daj_lightning.records import Candidate, Comparison, DajError, Outcome, Pair, Problem, Verdict
 
-SPLITS = ("train", "meta", "test")
+SPLITS = ("train", "meta", "test", "unseen")
 MANIFEST = "manifest.json"
+NUM_LISTED = 200
+"""Near-duplicates that the manifest lists; duplicates.jsonl has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,14 @@ class Preparation:
     num_workers: int
     """Candidates executed at once."""
     limits: Limits
+    statement_similarity: float
+    """Problems on two sides whose statements are at least this much alike are one problem; 0 < it <= 1."""
     seed: int
 
     def description(self) -> dict[str, Any]:
         """JSON that changes whenever the prepared files would."""
         return {
-            "format": 2,  # of the files below; raise it whenever they change
+            "format": 3,  # of the files below; raise it whenever they change
             "source": self.source.description(),
             "responses": self.responses.description(),
             "template": PromptTemplate(self.template).text,
@@ -65,6 +71,7 @@ class Preparation:
             "max_asked_pairs_per_problem": self.max_asked_pairs_per_problem,
             "voting": vars(self.voting),
             "limits": dataclasses.asdict(self.limits),
+            "statement_similarity": self.statement_similarity,
             "seed": self.seed,
         }
 
@@ -73,8 +80,18 @@ def split_of(problem: Problem) -> str | None:
     """train, meta or test by release date; None after the test period (paper, App. A).
 
     Half-open intervals: a problem of 2024-08-01 is meta, one of 2025-02-01 is test. The paper says that
-    no problem falls on these days; 12 do on the second.
+    no problem falls on these days; 12 do on the second. Of the test period, those marked so are unseen.
+
+    Raises:
+        DajError: a problem marked as unseen is of another time.
     """
+    if problem.unseen:
+        if not TEST_START <= problem.release_date < TEST_END:
+            raise DajError(
+                f"{problem.problem_id} is marked as unseen and was released on {problem.release_date}; the second "
+                f"test set lies in [{TEST_START}, {TEST_END}) as the first does. Change its date, or unmark it."
+            )
+        return "unseen"
     if problem.release_date < META_START:
         return "train"
     if problem.release_date < TEST_START:
@@ -95,8 +112,16 @@ def prepare(preparation: Preparation, root: str | Path, console: Console | None 
         raise DajError(
             f"{len(repeated)} candidate ids occur twice, first {repeated[0]!r}. Give each candidate its own."
         )
-    by_id = {problem.problem_id: problem for problem in problems if split_of(problem)}
-    candidates = [candidate for candidate in candidates if candidate.problem_id in by_id]
+    side_of = {problem.problem_id: split for problem in problems if (split := split_of(problem))}
+    left = deduplicate(
+        [problem for problem in problems if problem.problem_id in side_of],
+        [candidate for candidate in candidates if candidate.problem_id in side_of],
+        side_of,
+        preparation.statement_similarity,
+    )
+    console.print(duplicates_line(left))
+    write_jsonl(root / "duplicates.jsonl", left.repeats)
+    by_id, candidates = {problem.problem_id: problem for problem in left.problems}, left.candidates
     verdicts = label(by_id, candidates, preparation, console)
     write_jsonl(root / "candidates.jsonl", candidates)
     write_jsonl(root / "verdicts.jsonl", verdicts)
@@ -106,6 +131,10 @@ def prepare(preparation: Preparation, root: str | Path, console: Console | None 
         "description": preparation.description(),
         "counts": counts,
         "outcomes": dict(sorted(Counter(v.outcome.value for v in verdicts).items())),
+        "duplicates": {
+            "counts": left.counts(),
+            "removed": [repeat for repeat in map(dataclasses.asdict, left.repeats) if repeat["removed"]][:NUM_LISTED],
+        },
         "execution": {key: sorted({getattr(v, key) for v in verdicts}) for key in ("grader", "sandbox", "python")},
     }
     write_whole(root / MANIFEST, json.dumps(manifest, indent=2) + "\n")
@@ -130,7 +159,7 @@ def write_splits(
     preparation: Preparation,
     root: Path,
 ) -> dict[str, int]:
-    """train and meta hold pairs, validation (the meta problems) and test comparisons; returns row counts."""
+    """train and meta hold pairs, validation (the meta problems), test and unseen comparisons; returns row counts."""
     template = PromptTemplate(preparation.template)
     of_problem: dict[str, list[Candidate]] = {}
     for candidate in candidates:
@@ -150,6 +179,7 @@ def write_splits(
         "meta": preference_pairs(mixed["meta"], preparation.responses),
         "validation": asked["meta"],
         "test": asked["test"],
+        "unseen": asked["unseen"],
     }
     check_splits(problems.values(), rows)
     write_whole(root / "problems.json", json.dumps(sides(problems.values(), of_problem), indent=2) + "\n")
@@ -177,7 +207,8 @@ def check_splits(problems: Iterable[Problem], rows: Mapping[str, Sequence[Any]])
             covered = f"{dates[0]} to {dates[-1]}" if dates else "nothing"
             raise DajError(
                 f"{split} set is empty: no problem released {when} has both a passing and a failing candidate; "
-                f"the problems cover {covered}. Add problems of that time, or candidates for them."
+                f"the problems cover {covered}. Add problems of that time, or candidates for them; "
+                f"duplicates.jsonl lists what was removed as a repeat of another side."
             )
 
 
@@ -238,6 +269,17 @@ def write_whole(path: Path, text: str) -> None:
     shutil.move(beside, path)
 
 
+def duplicates_line(left: Deduplicated) -> str:
+    """How many problems and programs repeat something of another side, e.g. "train/test 3"."""
+    parts = [
+        f"{kind}s {', '.join(f'{pair} {of_kind[pair]}' for pair in PAIRS if of_kind[pair])}"
+        for kind, of_kind in left.counts().items()
+        if any(of_kind.values())
+    ]
+    kept = " (those of unseen/test stay)" if any(not repeat.removed for repeat in left.repeats) else ""
+    return f"near-duplicates removed{kept}: {'; '.join(parts) or 'none'}"
+
+
 def summary_table(
     problems: Iterable[Problem], candidates: Sequence[Candidate], passed: Mapping[str, bool], counts: Mapping[str, int]
 ) -> Table:
@@ -246,6 +288,8 @@ def summary_table(
     table = Table("split", "problems", "candidates", "policy", "passing", "rows", title="prepared data")
     for name in SPLITS:
         own = [c for c in candidates if split[c.problem_id] == name]
+        if name == "unseen" and not own:
+            continue
         rate = sum(passed[c.candidate_id] for c in own) / max(len(own), 1)
         policies = ", ".join(sorted({c.policy for c in own}))
         number = sum(s == name for s in split.values())

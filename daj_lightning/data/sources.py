@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from daj_lightning.data import bank
-from daj_lightning.data.bank import bank_candidates, bank_rows
+from daj_lightning.data.bank import bank_candidates, bank_rows, unseen_rows
 from daj_lightning.data.livecodebench import candidate_from_row, problem_from_row, read_jsonl
 from daj_lightning.records import Candidate, DajError, Problem
 
@@ -32,35 +32,49 @@ class BankSource:
     """The bundled problem bank; a weak policy wrote the training candidates, a strong one the others.
 
     Args:
-        num_problems: instances over all families.
+        num_problems: instances over the families of train, meta and test.
+        num_unseen: instances over families of their own, for the second test set.
         num_candidates: per problem.
         train_policy: writes candidates for problems before 2024-08-01 (the paper: Qwen coders).
         other_policy: writes the rest (the paper: o4-mini, DeepSeek V3.2 Speciale).
+        unseen_policy: writes those of the second test set, with mistakes of its own.
         seed: of the instances and of the mutations.
     """
 
     def __init__(
         self,
-        num_problems: int = 240,
+        num_problems: int = 300,
+        num_unseen: int = 60,
         num_candidates: int = 8,
         train_policy: str = "weak",
         other_policy: str = "strong",
+        unseen_policy: str = "foreign",
         seed: int = 0,
     ) -> None:
         self.num_problems = num_problems
+        self.num_unseen = num_unseen
         self.num_candidates = num_candidates
         self.train_policy = train_policy
         self.other_policy = other_policy
+        self.unseen_policy = unseen_policy
         self.seed = seed
 
     def load(self) -> tuple[list[Problem], list[Candidate]]:
+        rows = bank_rows(num_problems=self.num_problems, seed=self.seed)
+        if self.num_unseen:
+            rows += unseen_rows(num_problems=self.num_unseen, seed=self.seed)
         problems, candidates = [], []
-        for row in bank_rows(num_problems=self.num_problems, seed=self.seed):
+        for row in rows:
             problem = problem_from_row(row)
-            policy = self.train_policy if problem.release_date < META_START else self.other_policy
+            policy = self._policy(problem)
             problems.append(problem)
             candidates += bank_candidates(row, policy=policy, num_candidates=self.num_candidates, seed=self.seed)
         return problems, candidates
+
+    def _policy(self, problem: Problem) -> str:
+        if problem.unseen:
+            return self.unseen_policy
+        return self.train_policy if problem.release_date < META_START else self.other_policy
 
     def description(self) -> dict[str, object]:
         return {"source": "bank", "code": _bank_fingerprint(), **vars(self)}

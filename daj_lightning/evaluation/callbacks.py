@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,21 @@ from rich.table import Table
 from torchmetrics import MeanMetric
 
 from daj_lightning.bilevel import shares
-from daj_lightning.data import LiveCodeBenchSource, PairDataset, SampleStream
+from daj_lightning.data import JudgeData, LiveCodeBenchSource, PairDataset, SampleStream
 from daj_lightning.evaluation.metrics import Score, best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
 from daj_lightning.evaluation.tables import best_of_n_table, selection_table
 from daj_lightning.records import Judgment
 from daj_lightning.training import DataReweightedJudge, InfluenceRecorder
 
+UNSEEN = "unseen families and mistakes"
+_CONFOUNDS = ("longer code", "shorter code", "more layout", "stronger policy")
+
 
 class Scoreboard(Callback):
     """Prints and writes selection accuracy and pass@1 by difficulty after `validate` and `test`.
+
+    The second test set, of families and mistakes that training has not seen, is scored apart.
 
     Args:
         path: JSON file of the scores; the stage goes before its name (test_scores.json).
@@ -53,17 +59,16 @@ class Scoreboard(Callback):
         assert isinstance(pl_module, DataReweightedJudge)
         data = pl_module.data
         stage = "validate" if trainer.validating or trainer.training else "test"
-        selection = selection_scores(self._judgments, data.graded)
-        best = best_of_n_scores(self._judgments, data.graded, data.preparation.voting, data.difficulty[stage])
-        pl_module.log_dict(
-            {f"{stage}/selection_accuracy": selection["judge"].value, f"{stage}/pass@1": best["judge"]["overall"].value}
-        )
-        write_json(self.path.with_name(f"{stage}_{self.path.name}"), {"selection": selection, "best_of_n": best})
-        console = Console()
-        console.print(selection_table({"judge": selection}, "selection accuracy, 95 % interval over problems"))
-        console.print(
-            best_of_n_table(best, "Best-of-N", paper=isinstance(data.preparation.source, LiveCodeBenchSource))
-        )
+        scores = score_sets(self._judgments, data, stage)
+        metrics = {
+            f"{stage}/selection_accuracy": scores["selection"]["judge"].value,
+            f"{stage}/pass@1": scores["best_of_n"]["judge"]["overall"].value,
+        }
+        if "unseen" in scores:
+            metrics[f"{stage}/unseen_selection_accuracy"] = scores["unseen"]["selection"]["judge"].value
+        pl_module.log_dict(metrics)
+        write_json(self.path.with_name(f"{stage}_{self.path.name}"), scores)
+        print_scores(scores, Console(), paper=isinstance(data.preparation.source, LiveCodeBenchSource))
 
     on_validation_epoch_start = on_test_epoch_start
     on_validation_batch_end = on_test_batch_end
@@ -71,7 +76,7 @@ class Scoreboard(Callback):
 
 
 class BeforeAfter(Callback):
-    """Judges the test problems and measures both losses before the first and after the last window.
+    """Judges both test sets and measures both losses before the first and after the last window.
 
     Args:
         directory: report.json is written there; a resumed run finds its "before" there too.
@@ -112,8 +117,7 @@ class BeforeAfter(Callback):
         return {
             "inner_loss": self._mean_loss(module, data.train_pairs),
             "meta_loss": self._mean_loss(module, data.meta_pairs),
-            "selection": selection_scores(judgments, data.graded),
-            "best_of_n": best_of_n_scores(judgments, data.graded, data.preparation.voting, data.difficulty["test"]),
+            **score_sets(judgments, data, "test"),
         }
 
     def _mean_loss(self, module: DataReweightedJudge, dataset: PairDataset) -> float:
@@ -143,22 +147,42 @@ class DrawWeights(Callback):
                 draw_weights(recorder.path, self.path)
 
 
+def score_sets(judgments: Sequence[Judgment], data: JudgeData, stage: str) -> dict[str, Any]:
+    """{"selection", "best_of_n"} of the problems of "validate" or "test".
+
+    Beside them "unseen", with the same two of the second test set, where `test` has asked about one.
+    """
+
+    def scores(name: str) -> dict[str, Any]:
+        problems = data.difficulty[name]
+        own = [judgment for judgment in judgments if judgment.comparison.problem_id in problems]
+        return {
+            "selection": selection_scores(own, data.graded),
+            "best_of_n": best_of_n_scores(own, data.graded, data.preparation.voting, problems),
+        }
+
+    second = stage == "test" and data.difficulty["unseen"]
+    return {**scores(stage), **({"unseen": scores("unseen")} if second else {})}
+
+
+def print_scores(scores: dict[str, Any], console: Console, paper: bool) -> None:
+    """Selection accuracy and Best-of-N with their confounds; the second test set in tables of its own."""
+    console.print(selection_table({"judge": scores["selection"]}, "selection accuracy, 95 % interval over problems"))
+    console.print(best_of_n_table(scores["best_of_n"], "Best-of-N", paper=paper))
+    if "unseen" in scores:
+        console.print(selection_table({"judge": scores["unseen"]["selection"]}, f"selection accuracy, {UNSEEN}"))
+        console.print(best_of_n_table(scores["unseen"]["best_of_n"], f"Best-of-N, {UNSEEN}"))
+
+
 def print_report(report: dict[str, Any], console: Console) -> None:
     """The result of a run on one screen."""
     before, after = report["before"], report["after"]
-    table = Table(
-        "test problems", "before", "after", title=f"{report['windows']} windows, {report['outer_steps']} outer steps"
-    )
+    table = Table("", "before", "after", title=f"{report['windows']} windows, {report['outer_steps']} outer steps")
     table.add_row("inner loss (training pairs)", f"{before['inner_loss']:.4f}", f"{after['inner_loss']:.4f}")
     table.add_row("meta loss (meta pairs)", f"{before['meta_loss']:.4f}", f"{after['meta_loss']:.4f}")
-    for name in ("judge", "longer code", "shorter code", "first position", "consistent"):
-        label = "selection accuracy" if name == "judge" else f"  {name}"
-        table.add_row(label, _interval(before["selection"][name]), _interval(after["selection"][name]))
-    table.add_row("  random / oracle", "50.0% / 100.0%", "50.0% / 100.0%")
-    for rule, by_level in after["best_of_n"].items():
-        label = "Best-of-N pass@1" if rule == "judge" else f"  {rule}"
-        old = _interval(before["best_of_n"][rule]["overall"]) if rule == "judge" else ""
-        table.add_row(label, old, _interval(by_level["overall"]))
+    _add_scores(table, "test problems", before, after)
+    if "unseen" in after:
+        _add_scores(table, UNSEEN, before["unseen"], after["unseen"])
     console.print(table)
     if report["weights"]:
         learned = Table("domain", "weight", "labels", title="learned weights (1 = plain training)")
@@ -166,6 +190,21 @@ def print_report(report: dict[str, Any], console: Console) -> None:
             rate = report["corrupt"].get(name, 0)
             learned.add_row(name, f"{weight:.3f}", f"{rate:.0%} swapped" if rate else "clean")
         console.print(learned)
+
+
+def _add_scores(table: Table, title: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """One test set; what does not depend on the judge stands under "after" alone."""
+    table.add_section()
+    table.add_row(f"[bold]{title}[/bold]")
+    for name in ("judge", "first position", "consistent", *_CONFOUNDS):
+        label = "selection accuracy" if name == "judge" else f"  {name}"
+        old = "" if name in _CONFOUNDS else _interval(before["selection"][name])
+        table.add_row(label, old, _interval(after["selection"][name]))
+    table.add_row("  random / oracle", "", "50.0% / 100.0%")
+    for rule, by_level in after["best_of_n"].items():
+        label = "Best-of-N pass@1" if rule == "judge" else f"  {rule}"
+        old = _interval(before["best_of_n"][rule]["overall"]) if rule == "judge" else ""
+        table.add_row(label, old, _interval(by_level["overall"]))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -182,7 +221,8 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _interval(score: dict[str, float | None]) -> str:
+def _interval(score: dict[str, Any]) -> str:
     if score["value"] is None:
         return "-"
-    return f"{score['value']:.1%} [{score['low']:.1%}, {score['high']:.1%}]"
+    # The percent sign once: label, before and after then fit 80 columns.
+    return f"{score['value']:.1%} [{100 * score['low']:.1f}, {100 * score['high']:.1f}]"

@@ -6,11 +6,13 @@ independent, so they are drawn together.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from daj_lightning.data.canonical import without_comments
 from daj_lightning.judge import Voting
 from daj_lightning.records import Candidate, Judgment
 
@@ -49,13 +51,20 @@ def bootstrap(groups: Sequence[Sequence[float]], num_draws: int = 2000, seed: in
 def selection_scores(judgments: Sequence[Judgment], graded: Graded) -> dict[str, Score]:
     """How often the judge picks the right one of a right and a wrong candidate, both orders asked.
 
-    Keys: "judge"; "judge, easy" and so on by difficulty; "longer code" and "shorter code" on the same
-    comparisons (confounds); "format errors";
-    "first position", the share of valid answers that name the first candidate (0.5 is unbiased);
+    Keys: "judge"; "judge, easy" and so on by difficulty; then what rules would score that read no code, on the
+    same comparisons (confounds; 0.5 for a tie):
+    "longer code" and "shorter code";
+    "more layout", the candidate with the larger `layout_share`;
+    "stronger policy", the candidate whose policy passes more often on the other problems of `graded`.
+    And what the judge's answers are like:
+    "format errors";
+    "first position", the share of valid answers that name the first candidate (0.5 is unbiased; a rule that
+    always names it scores 0.5, since both orders are asked);
     "consistent", the share of pairs answered alike in both orders.
     """
     mixed = [judgment for judgment in judgments if judgment.comparison.kind == "mixed"]
-    length = {c.candidate_id: len(c.code) for group in graded.values() for c, _ in group}
+    candidates = {c.candidate_id: c for group in graded.values() for c, _ in group}
+    rate = _rates_elsewhere(graded)
 
     def by_problem(score: Callable[[Judgment], float | None]) -> Score:
         groups: dict[str, list[float]] = {}
@@ -65,11 +74,16 @@ def selection_scores(judgments: Sequence[Judgment], graded: Graded) -> dict[str,
                 groups.setdefault(judgment.comparison.problem_id, []).append(value)
         return bootstrap(list(groups.values()))
 
-    def picks_longer(judgment: Judgment) -> float:
-        first, second = (length[name] for name in judgment.comparison.candidate_ids)
-        if first == second:
-            return 0.5
-        return float(judgment.comparison.passed[0 if first > second else 1])
+    def picks(most: Callable[[Candidate], float | None]) -> Score:
+        """Of the rule that picks the candidate with the most; None says nothing."""
+
+        def score(judgment: Judgment) -> float:
+            first, second = (most(candidates[name]) for name in judgment.comparison.candidate_ids)
+            if first is None or second is None or first == second:
+                return 0.5
+            return float(judgment.comparison.passed[0 if first > second else 1])
+
+        return by_problem(score)
 
     def right_if(level: str) -> Callable[[Judgment], float | None]:
         return lambda j: float(j.reward == 1.0) if j.comparison.difficulty == level else None
@@ -79,12 +93,36 @@ def selection_scores(judgments: Sequence[Judgment], graded: Graded) -> dict[str,
     return {
         "judge": by_problem(lambda j: float(j.reward == 1.0)),
         **{f"judge, {level}": by_problem(right_if(level)) for level in levels},
-        "longer code": by_problem(picks_longer),
-        "shorter code": by_problem(lambda j: 1.0 - picks_longer(j)),
+        "longer code": picks(lambda c: len(c.code)),
+        "shorter code": picks(lambda c: -len(c.code)),
+        "more layout": picks(lambda c: layout_share(c.code)),
+        "stronger policy": picks(lambda c: rate(c.policy, c.problem_id)),
         "format errors": by_problem(lambda j: float(j.selection is None)),
         "first position": by_problem(lambda j: None if j.selection is None else float(j.selection == 0)),
         "consistent": _consistency(mixed),
     }
+
+
+def layout_share(code: str) -> float:
+    """Share of a program's characters that are white space or stand in a comment."""
+    return 1 - len("".join(without_comments(code).split())) / max(len(code), 1)
+
+
+def _rates_elsewhere(graded: Graded) -> Callable[[str, str], float | None]:
+    """(policy, problem id) -> how often the policy passes on all other problems; None if it wrote for none."""
+    written: Counter[tuple[str, str]] = Counter()
+    right: Counter[tuple[str, str]] = Counter()
+    for problem, group in graded.items():
+        for candidate, passed in group:
+            for where in (problem, ""):  # "": everywhere
+                written[candidate.policy, where] += 1
+                right[candidate.policy, where] += passed
+
+    def rate(policy: str, problem: str) -> float | None:
+        others = written[policy, ""] - written[policy, problem]
+        return (right[policy, ""] - right[policy, problem]) / others if others else None
+
+    return rate
 
 
 def _consistency(mixed: Sequence[Judgment]) -> Score:
@@ -113,8 +151,17 @@ def best_of_n_scores(
             about which nothing is asked, counts too; the problems asked about if absent.
     Returns:
         rule -> "overall" and each difficulty -> score. Rules: "judge", "random" (mean over candidates),
-        "oracle", "first", "longest", "shortest".
+        "oracle", "first", "longest", "shortest", "more layout" (the largest `layout_share`) and "stronger policy"
+        (mean over the candidates of the policy that passes most often on the other problems of `graded`; over all
+        of several such policies).
     """
+    rate = _rates_elsewhere(graded)
+
+    def of_stronger_policy(name: str) -> float:
+        rates = {c.policy: rate(c.policy, name) for c, _ in graded[name]}
+        best = max((known for known in rates.values() if known is not None), default=None)
+        return float(np.mean([passed for c, passed in graded[name] if rates[c.policy] == best]))
+
     rounds: dict[str, list[Judgment]] = {}
     difficulty: dict[str, str] = dict(problems or {})
     for judgment in judgments:  # names the problems that were asked about
@@ -129,6 +176,8 @@ def best_of_n_scores(
         "first": lambda name: float(graded[name][0][1]),
         "longest": lambda name: float(max(graded[name], key=lambda entry: len(entry[0].code))[1]),
         "shortest": lambda name: float(min(graded[name], key=lambda entry: len(entry[0].code))[1]),
+        "more layout": lambda name: float(max(graded[name], key=lambda entry: layout_share(entry[0].code))[1]),
+        "stronger policy": of_stronger_policy,
     }
     levels = [level for level in ("easy", "medium", "hard") if level in difficulty.values()]
     return {

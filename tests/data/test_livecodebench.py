@@ -57,6 +57,12 @@ def test_a_functional_problem_names_its_method() -> None:
     assert (problem.function_name, problem.starter_code, problem.domain) == ("addTwo", "class ...", "leetcode-easy")
 
 
+def test_only_the_banks_mark_makes_a_row_unseen() -> None:
+    assert problem_from_row(row(metadata='{"bank": {"family": "f", "unseen": true}}')).unseen
+    for metadata in ('{"bank": {"family": "f"}}', '{"bank": {"unseen": false}}', '{"func_name": "f"}', ""):
+        assert not problem_from_row(row(metadata=metadata)).unseen
+
+
 class Touch:
     """Unpickled by the ordinary loader, it creates a file."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tiny import ToySource, toy_data
 
 from daj_lightning.data import SampledResponses, TemplatedResponses, check_prepared, prepare
@@ -57,6 +59,14 @@ def test_the_release_date_decides_the_side_and_an_interval_holds_its_first_day(r
     assert split_of(replace(ToySource().load()[0][0], release_date=released)) == side
 
 
+@pytest.mark.parametrize("released", [date(2024, 3, 1), date(2025, 1, 31), date(2025, 5, 1)])
+def test_an_unseen_problem_is_of_the_test_period(released: date) -> None:
+    unseen = replace(ToySource().load()[0][0], unseen=True, release_date=released)
+    with pytest.raises(DajError, match=r"plus-1 is marked as unseen .* lies in \[2025-02-01, 2025-05-01\)"):
+        split_of(unseen)
+    assert split_of(replace(unseen, release_date=date(2025, 2, 1))) == "unseen"
+
+
 def test_a_candidate_that_fails_only_a_hidden_test_is_labelled_failing(prepared) -> None:
     """Of the four toy programs the last, "k + 1", passes the public test (n = 1) and no hidden one."""
     verdicts = rows(prepared.root / "verdicts.jsonl")
@@ -75,7 +85,7 @@ def test_a_candidate_that_fails_only_a_hidden_test_is_labelled_failing(prepared)
 def test_the_files_hold_what_the_manifest_counts(prepared) -> None:
     """2 right x 2 wrong x 2 orders = 8 pairs a problem; 8 rounds of voting more where the judge is asked."""
     counts = json.loads((prepared.root / "manifest.json").read_text())["counts"]
-    assert counts == {"train": 8 * 8, "meta": 6 * 8, "validation": 6 * (8 + 8), "test": 4 * (8 + 8)}
+    assert counts == {"train": 8 * 8, "meta": 6 * 8, "validation": 6 * (8 + 8), "test": 4 * (8 + 8), "unseen": 0}
     assert counts == {name: len(rows(prepared.root / f"{name}.jsonl")) for name in counts}
     assert json.loads((prepared.root / "manifest.json").read_text())["outcomes"] == {"passed": 36, "wrong_answer": 36}
 
@@ -110,6 +120,116 @@ def test_no_prompt_shows_a_hidden_test(tmp_path: Path) -> None:
         assert "SECRET" not in (tmp_path / f"{name}.jsonl").read_text()
 
 
+def test_unseen_problems_are_a_test_set_of_their_own(tmp_path: Path) -> None:
+    source = PartOfToy(
+        lambda p: one_of_each_side(p) or p.problem_id == "plus-18",
+        lambda p: replace(p, unseen=p.problem_id == "plus-18"),
+    )
+    data = toy_data(tmp_path, tmp_path, source=source)
+    console = Console(record=True, width=100, file=io.StringIO())
+    manifest = prepare(data.preparation, tmp_path, console)
+    assert manifest["counts"] == {"train": 8, "meta": 8, "validation": 16, "test": 16, "unseen": 16}
+    for name, problem in (("test", "plus-15"), ("unseen", "plus-18")):
+        comparisons = read_comparisons(tmp_path / f"{name}.jsonl")
+        assert {(c.problem_id, c.kind) for c in comparisons} == {(problem, "mixed"), (problem, "round")}
+    sides = json.loads((tmp_path / "problems.json").read_text())
+    assert (sides["test"], sides["unseen"]) == ({"plus-15": "easy"}, {"plus-18": "hard"})
+    assert "unseen" in console.export_text()
+
+
+def test_without_unseen_problems_their_file_is_empty_and_nothing_is_said_of_them(tmp_path: Path) -> None:
+    data = toy_data(tmp_path, tmp_path, source=PartOfToy(one_of_each_side))
+    console = Console(record=True, width=100, file=io.StringIO())
+    prepare(data.preparation, tmp_path, console)
+    assert (tmp_path / "unseen.jsonl").read_text() == ""
+    assert json.loads((tmp_path / "problems.json").read_text())["unseen"] == {}
+    text = console.export_text()
+    assert "unseen" not in text
+    assert "near-duplicates removed: none" in text
+
+
+class WithCopies(PartOfToy):
+    """One problem a side, and in training a re-worded copy of the test's and a renamed program of meta's."""
+
+    def load(self) -> tuple[list[Problem], list[Candidate]]:
+        problems, candidates = super().load()
+        test = next(p for p in problems if p.problem_id == "plus-15")
+        copy = replace(
+            test, problem_id="copy", statement=test.statement.replace(" ", "  "), release_date=date(2023, 1, 1)
+        )
+        renamed = Candidate("renamed", "plus-1", "toy", "value = int(input())  # read\nprint(value + 9)")
+        return [*problems, copy], [*candidates, Candidate("copied", "copy", "toy", "print(1)"), renamed]
+
+
+def test_near_duplicates_leave_training_before_they_are_executed_and_the_manifest_lists_them(tmp_path: Path) -> None:
+    data = toy_data(tmp_path, tmp_path, source=WithCopies(one_of_each_side))
+    console = Console(record=True, width=100, file=io.StringIO())
+    manifest = prepare(data.preparation, tmp_path, console)
+    counts = manifest["duplicates"]["counts"]
+    assert {kind: {pair: n for pair, n in of_kind.items() if n} for kind, of_kind in counts.items()} == {
+        "statement": {"train/test": 1},
+        "program": {"train/meta": 1},
+    }
+    removed = [(r["id"], r["repeats"]) for r in manifest["duplicates"]["removed"]]
+    assert removed == [("copy", "plus-15"), ("renamed", "plus-9/1")]
+    assert rows(tmp_path / "duplicates.jsonl") == manifest["duplicates"]["removed"]
+    assert {v["candidate_id"] for v in rows(tmp_path / "verdicts.jsonl")} == {
+        f"{name}/{k}" for name in ("plus-1", "plus-9", "plus-15") for k in range(4)
+    }
+    assert "near-duplicates removed: statements train/test 1; programs train/meta 1" in console.export_text()
+
+
+def test_the_manifest_lists_200_of_many_removed_ones_and_the_file_all(tmp_path: Path) -> None:
+    class Repetitive(PartOfToy):
+        def load(self) -> tuple[list[Problem], list[Candidate]]:
+            problems, candidates = super().load()
+            copies = [
+                Candidate(f"copy/{k}", "plus-1", "toy", f"v{k} = int(input())\nprint(v{k} + 9)") for k in range(201)
+            ]
+            return problems, [*candidates, *copies]
+
+    manifest = prepare(toy_data(tmp_path, tmp_path, source=Repetitive(one_of_each_side)).preparation, tmp_path)
+    assert manifest["duplicates"]["counts"]["program"]["train/meta"] == 201
+    assert len(manifest["duplicates"]["removed"]) == 200
+    assert len(rows(tmp_path / "duplicates.jsonl")) == 201
+
+
+def test_a_side_that_loses_everything_to_repeats_says_where_they_are_listed(tmp_path: Path) -> None:
+    """The only training problem is meta's over again."""
+
+    class Copied(PartOfToy):
+        def load(self) -> tuple[list[Problem], list[Candidate]]:
+            problems, candidates = super().load()
+            meta = next(p for p in problems if p.problem_id == "plus-9")
+            copy = replace(meta, problem_id="plus-1", release_date=date(2024, 3, 1))
+            return [copy, *problems[1:]], candidates
+
+    data = toy_data(tmp_path, tmp_path, source=Copied(one_of_each_side))
+    with pytest.raises(DajError, match=r"train set is empty: .*duplicates\.jsonl lists what was removed"):
+        prepare(data.preparation, tmp_path)
+
+
+@pytest.mark.parametrize("similarity", [0.0, 1.1, -1.0])
+def test_a_similarity_that_is_no_share_is_refused(tmp_path: Path, similarity: float) -> None:
+    with pytest.raises(DajError, match="statement_similarity"):
+        toy_data(tmp_path, tmp_path, statement_similarity=similarity)
+
+
+def test_the_test_asks_about_both_test_sets_and_validation_about_none(tmp_path: Path, prepared) -> None:
+    source = PartOfToy(lambda p: True, lambda p: replace(p, unseen=p.problem_id in ("plus-17", "plus-18")))
+    data = toy_data(tmp_path, prepared.base, source=source)
+    prepare(data.preparation, tmp_path)
+    data.setup("test")
+    asked = {c.problem_id for batch in data.test_dataloader() for c in batch}
+    assert asked == {"plus-15", "plus-16", "plus-17", "plus-18"}
+    assert {stage: set(problems) for stage, problems in data.difficulty.items()} == {
+        "validate": {f"plus-{k}" for k in range(9, 15)},
+        "test": {"plus-15", "plus-16"},
+        "unseen": {"plus-17", "plus-18"},
+    }
+    assert {c.problem_id for batch in data.val_dataloader() for c in batch} == set(data.difficulty["validate"])
+
+
 def test_limits_on_pairs_count_pairs_in_both_orders_and_a_late_problem_is_dropped(tmp_path: Path) -> None:
     def late(problem: Problem) -> Problem:
         return replace(problem, release_date=date(2025, 5, 1)) if problem.problem_id == "plus-18" else problem
@@ -124,7 +244,7 @@ def test_limits_on_pairs_count_pairs_in_both_orders_and_a_late_problem_is_droppe
         voting=Voting(rounds=5),
     )
     manifest = prepare(data.preparation, tmp_path)
-    assert manifest["counts"] == {"train": 6, "meta": 6, "validation": 4 + 5, "test": 4 + 5}
+    assert manifest["counts"] == {"train": 6, "meta": 6, "validation": 4 + 5, "test": 4 + 5, "unseen": 0}
     assert set(read_graded(tmp_path)) == {"plus-1", "plus-9", "plus-15"}
     for name in ("validation", "test"):
         mixed = [c.candidate_ids for c in read_comparisons(tmp_path / f"{name}.jsonl") if c.kind == "mixed"]
@@ -177,6 +297,7 @@ def test_missing_data_is_refused_with_the_command_that_makes_it(tmp_path: Path) 
         ("voting", {"voting": Voting(rounds=9)}),
         ("limits", {"limits": Limits(memory_mib=512)}),
         ("max_pairs_per_problem", {"max_pairs_per_problem": 7}),
+        ("statement_similarity", {"statement_similarity": 0.9}),
         ("seed", {"seed": 1}),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from daj_lightning.evaluation import Score, best_of_n_scores, bootstrap, selection_scores
+from daj_lightning.evaluation.metrics import Graded, layout_share
 from daj_lightning.judge import Voting, judge_response, selection_tag
 from daj_lightning.records import Candidate, Comparison, Judgment
 
@@ -21,22 +22,23 @@ GRADED = {
         (Candidate("q2", "q", "toy", "ccc"), False),
     ],
 }
-DIFFICULTY = {"p": "easy", "q": "hard"}
+DIFFICULTY = {"p": "easy", "q": "hard", "r": "medium"}
 CODE = {c.candidate_id: (c, passed) for group in GRADED.values() for c, passed in group}
 ANY = Voting()
 
 
-def judgment(ids: str, selection: int | None, kind: str = "mixed") -> Judgment:
+def judgment(ids: str, selection: int | None, kind: str = "mixed", graded: Graded = GRADED) -> Judgment:
     """The judge's answer when asked about candidates `ids`, e.g. "p0 p1"; None breaks the format."""
+    own = {c.candidate_id: (c, passed) for group in graded.values() for c, passed in group}
     names = tuple(ids.split())
-    problem = CODE[names[0]][0].problem_id
+    problem = own[names[0]][0].problem_id
     comparison = Comparison(
         problem_id=problem,
         domain=f"atcoder-{DIFFICULTY[problem]}",
         difficulty=DIFFICULTY[problem],
         policy="toy",
         candidate_ids=names,
-        passed=tuple(CODE[name][1] for name in names),
+        passed=tuple(own[name][1] for name in names),
         prompt="which?",
         kind=kind,
     )
@@ -157,6 +159,76 @@ def test_equal_lengths_count_half_for_either_rule() -> None:
     assert (scores["longer code"], scores["shorter code"]) == (0.5, 0.5)
 
 
+LAYOUT = {
+    "p": [
+        (Candidate("p0", "p", "toy", "x=1#ab"), True),  # 3 of 6
+        (Candidate("p1", "p", "toy", "x = 1"), False),  # 2 of 5
+    ],
+    "q": [
+        (Candidate("q0", "q", "toy", "x='#ab'"), True),  # 0 of 7: a string is no comment
+        (Candidate("q1", "q", "toy", "x=1\n"), False),  # 1 of 4
+        (Candidate("q2", "q", "toy", "xyz"), False),  # 0 of 3
+    ],
+}
+
+
+def test_the_share_of_white_space_and_comments_is_scored_on_the_same_comparisons() -> None:
+    """p0 beats p1; q0 loses to q1 and ties with q2: 1, 0, 0.5."""
+    shares = [[layout_share(c.code) for c, _ in LAYOUT[name]] for name in "pq"]
+    assert shares == [[pytest.approx(0.5), pytest.approx(0.4)], [0.0, pytest.approx(0.25), 0.0]]
+    judgments = [judgment(ids, 0, graded=LAYOUT) for ids in ("p0 p1", "p1 p0", "q0 q1", "q2 q0")]
+    assert selection_scores(judgments, LAYOUT)["more layout"].value == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+
+
+def test_white_space_inside_a_comment_counts_once() -> None:
+    assert layout_share("# a b\n") == 1.0
+    assert layout_share("x") == 0.0
+
+
+POLICIES = {
+    "p": [(Candidate("p0", "p", "good", "a"), True), (Candidate("p1", "p", "bad", "b"), False)],
+    "q": [(Candidate("q0", "q", "good", "a"), False), (Candidate("q1", "q", "bad", "b"), True)],
+    "r": [
+        (Candidate("r0", "r", "good", "a"), True),
+        (Candidate("r1", "r", "bad", "b"), False),
+        (Candidate("r2", "r", "bad", "c"), False),
+        (Candidate("r3", "r", "new", "d"), True),
+    ],
+}
+
+
+def test_the_stronger_policy_is_known_from_the_other_problems_only() -> None:
+    """Elsewhere, good : bad pass 1/2 : 1/3 seen from p, 2/2 : 0/3 from q, and 1/2 : 1/2 from r, a tie.
+
+    From r, "new" wrote nothing elsewhere, which says nothing.
+    """
+    for ids, wanted in (("p0 p1", 1.0), ("q1 q0", 0.0), ("r0 r1", 0.5), ("r3 r1", 0.5)):
+        scores = selection_scores([judgment(ids, 0, graded=POLICIES)], POLICIES)
+        assert scores["stronger policy"].value == wanted, ids
+
+
+def test_two_candidates_of_one_policy_tell_the_policy_rule_nothing() -> None:
+    assert ask(lambda ids: 0)["stronger policy"] == 0.5
+
+
+def test_best_of_n_of_the_stronger_policy_is_the_mean_over_its_candidates() -> None:
+    """p: good, p0 passes. q: good, q0 fails. r: good and bad tie, their r0, r1, r2 pass 1 in 3."""
+    asked = [judgment(ids, 0, "round", POLICIES) for ids in ("p0 p1", "q0 q1", "r0 r1")]
+    scores = best_of_n_scores(asked, POLICIES, ANY)
+    assert scores["stronger policy"]["overall"].value == pytest.approx((1 + 0 + 1 / 3) / 3)
+
+
+def test_a_policy_without_other_problems_is_as_good_as_random() -> None:
+    alone = {"r": POLICIES["r"]}
+    scores = best_of_n_scores([judgment("r0 r1", 0, "round", alone)], alone, ANY)
+    assert scores["stronger policy"] == scores["random"]
+
+
+def test_best_of_n_of_more_layout_takes_the_candidate_with_most() -> None:
+    asked = [judgment(ids, 0, "round", LAYOUT) for ids in ("p0 p1", "q0 q1")]
+    assert values(best_of_n_scores(asked, LAYOUT, ANY)["more layout"]) == {"overall": 0.5, "easy": 1.0, "hard": 0.0}
+
+
 def test_a_pair_asked_in_one_order_only_says_nothing_of_consistency() -> None:
     scores = selection_scores([judgment("p0 p1", 0), judgment("q1 q0", 0), judgment("q0 q1", 0)], GRADED)
     assert (scores["consistent"].value, scores["consistent"].num_problems) == (0.0, 1)
@@ -175,6 +247,7 @@ def test_best_of_n_is_the_voted_candidate_beside_its_bounds_and_confounds() -> N
     """p (easy): p0 gets both votes and passes. q (hard): q2 gets 2 votes, q1 one, and q2 fails.
 
     random: p 1/2, q 1/3. first: p0 passes, q0 fails. longest: p0 passes, q2 fails. shortest: p1 and q0 fail.
+    more layout: p0 alone has a space and passes; q's have none, so the first, and it fails. One policy: as random.
     """
     asked = rounds(("p0 p1", 0), ("p1 p0", 1), ("q1 q2", 1), ("q2 q0", 0), ("q1 q0", 0), ("q0 q2", None))
     scores = {rule: values(by_level) for rule, by_level in best_of_n_scores(asked, GRADED, ANY).items()}
@@ -185,6 +258,8 @@ def test_best_of_n_is_the_voted_candidate_beside_its_bounds_and_confounds() -> N
         "first": {"overall": 0.5, "easy": 1.0, "hard": 0.0},
         "longest": {"overall": 0.5, "easy": 1.0, "hard": 0.0},
         "shortest": {"overall": 0.0, "easy": 0.0, "hard": 0.0},
+        "more layout": {"overall": 0.5, "easy": 1.0, "hard": 0.0},
+        "stronger policy": {"overall": pytest.approx(5 / 12), "easy": 0.5, "hard": pytest.approx(1 / 3)},
     }
 
 

@@ -1,10 +1,11 @@
-"""Candidate programs for a bank problem, as three imagined policies would write them.
+"""Candidate programs for a bank problem, as four imagined policies would write them.
 
 A policy writes a correct variant or a mistaken one. What makes "weak" and "strong" differ is the kind of
 mistake: gross ones (a wrong operator, initial value or aggregate, a missing branch) against subtle ones
 (off by one, strict for non-strict, a forgotten special case). "hasty" runs out of tokens: most of its
-mistakes are programs that stop before they are finished. No label is kept: a mistake may turn out
-harmless, and only execution says.
+mistakes are programs that stop before they are finished. "foreign" is for tests only: its mutations are
+slips, which no other policy makes. No label is kept: a mistake may turn out harmless, and only execution
+says.
 """
 
 from __future__ import annotations
@@ -109,6 +110,32 @@ POLICIES: Mapping[str, Policy] = {
             "drop_term": 0.5,
             "swap_min_max": 0.5,
             "swap_arithmetic": 0.3,
+        },
+    ),
+    "foreign": Policy(
+        correct=0.47,
+        by_hand=0.2,
+        gross=0.5,
+        truncate=0.0,
+        operators={
+            "wrong_variable": 3.0,
+            "wrong_accumulator": 2.0,
+            "wrong_constant": 2.0,
+            "index_for_value": 2.0,
+            "count_for_sum": 2.0,
+            "confuse_equality": 2.0,
+            "swap_arguments": 2.0,
+            "swap_targets": 2.0,
+            "drop_default": 2.0,
+            "drop_start": 2.0,
+            "overwrite": 2.0,
+            "alias_rows": 2.0,
+            "swap_statements": 2.0,
+            "dedent_last": 2.0,
+            "indent_next": 2.0,
+            "reset_in_loop": 2.0,
+            "stop_at_first": 2.0,
+            "wrong_jump": 2.0,
         },
     ),
 }

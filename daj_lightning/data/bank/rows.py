@@ -2,7 +2,8 @@
 
 Each turn takes one row of every family, on the other platform than the turn before. The instances of a
 family all differ, so none of one period is met again in another. Five turns take a family through the
-periods train, meta, train, test, train: 60, 20 and 20 %; ten do so on each platform.
+periods train, meta, train, test, train: 60, 20 and 20 %; ten do so on each platform. Rows of unseen
+families are all of the test period.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from random import Random
+from typing import Any
 
 from daj_lightning.data.bank.family import Args, Family, Params
 from daj_lightning.data.bank.platforms import PLATFORMS, encode_input, encode_output, starter_code, statement
@@ -28,9 +30,13 @@ _PERIODS = {
 _PERIOD_OF_TURN = ("train", "meta", "train", "test", "train")
 
 
-def make_rows(families: Sequence[Family], num_problems: int, seed: int) -> list[dict[str, str]]:
+def make_rows(
+    families: Sequence[Family], num_problems: int, seed: int, *, unseen: bool = False
+) -> list[dict[str, str]]:
     """`num_problems` rows, spread evenly over families and platforms; depends only on its arguments.
 
+    Args:
+        unseen: all rows are of the test period, and their metadata say that training has no such family.
     Raises:
         DajError: a family has fewer different instances than that asks for.
     """
@@ -45,8 +51,9 @@ def make_rows(families: Sequence[Family], num_problems: int, seed: int) -> list[
                 f"families need more. Ask for {turn * len(families)} or fewer."
             )
         platform = PLATFORMS[(turn + place) % len(PLATFORMS)]
-        period = _PERIOD_OF_TURN[(turn + place) % len(_PERIOD_OF_TURN)]
-        rows.append(_row(family, platform, instances[family.name][turn], turn, period, seed))
+        period = "test" if unseen else _PERIOD_OF_TURN[(turn + place) % len(_PERIOD_OF_TURN)]
+        entry = {"family": family.name, "parameters": dict(instances[family.name][turn])}
+        rows.append(_row(family, platform, {**entry, "unseen": True} if unseen else entry, turn, period, seed))
     return rows
 
 
@@ -56,13 +63,14 @@ def _shuffled_instances(family: Family, seed: int) -> list[Params]:
     return instances
 
 
-def _row(family: Family, platform: str, params: Params, turn: int, period: str, seed: int) -> dict[str, str]:
+def _row(family: Family, platform: str, entry: dict[str, Any], turn: int, period: str, seed: int) -> dict[str, str]:
+    params: Params = entry["parameters"]
     name = f"{family.name}-{turn:03d}-{platform[0]}"
     rng = Random(f"{name}/{seed}")
     first, last = _PERIODS[period]
     day = first + timedelta(days=rng.randint(0, (last - first).days))
     inputs = _inputs(family, params, rng)
-    metadata: dict[str, object] = {"bank": {"family": family.name, "parameters": dict(params)}}
+    metadata: dict[str, object] = {"bank": entry}
     if platform == "leetcode":
         metadata["func_name"] = family.method
     return {

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
-from daj_lightning.data.bank import POLICIES, bank_candidates, bank_rows
+from daj_lightning.data.bank import POLICIES, UNSEEN_FAMILIES, bank_candidates, bank_rows, unseen_rows
 from daj_lightning.data.bank.candidates import BY_HAND, CORRECT, TRUNCATE, Program, write_programs
-from daj_lightning.data.bank.families import FAMILIES_BY_NAME
+from daj_lightning.data.bank.candidates import POLICIES as POLICY_TABLE
+from daj_lightning.data.bank.families import FAMILIES_BY_NAME, UNSEEN_BY_NAME
 from daj_lightning.data.bank.mutations import OPERATORS
 from daj_lightning.records import DajError
 
@@ -23,8 +24,12 @@ RunPrograms = Callable[[Sequence[tuple[Row, str]]], list[bool]]
 
 ROWS = bank_rows()
 PAPER_POLICIES = ("weak", "strong")
-SAMPLE = ROWS[:96]
+SAMPLE = ROWS[:120] + unseen_rows()[:24]
 """Four instances of every family."""
+
+
+def is_unseen(row: Row) -> bool:
+    return bool(json.loads(row["metadata"])["bank"].get("unseen", False))
 
 
 class Graded(NamedTuple):
@@ -36,7 +41,8 @@ class Graded(NamedTuple):
 @cache
 def written(policy: str) -> list[tuple[Row, Program]]:
     """Eight programs for every problem of the sample."""
-    families = [FAMILIES_BY_NAME[json.loads(row["metadata"])["bank"]["family"]] for row in SAMPLE]
+    known = {**FAMILIES_BY_NAME, **UNSEEN_BY_NAME}
+    families = [known[json.loads(row["metadata"])["bank"]["family"]] for row in SAMPLE]
     return [
         (row, program)
         for family, row in zip(families, SAMPLE, strict=True)
@@ -44,7 +50,7 @@ def written(policy: str) -> list[tuple[Row, Program]]:
     ]
 
 
-@pytest.fixture(scope="module", params=PAPER_POLICIES)
+@pytest.fixture(scope="module", params=(*PAPER_POLICIES, "foreign"))
 def graded(request: pytest.FixtureRequest, run_programs: RunPrograms) -> list[Graded]:
     """The candidates of one policy for the sample, executed."""
     passed = run_programs([(row, program.code) for row, program in written(request.param)])
@@ -60,7 +66,7 @@ def test_equal_arguments_give_equal_candidates_and_another_seed_gives_others(pol
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_problem_has_as_many_different_candidates_as_asked_for(policy: str):
-    for row in SAMPLE[::4]:
+    for row in SAMPLE[::3]:
         candidates = bank_candidates(row, policy=policy, num_candidates=8)
         assert len({candidate.code for candidate in candidates}) == len(candidates) == 8
         assert len({candidate.candidate_id for candidate in candidates}) == 8
@@ -81,9 +87,10 @@ def test_hardly_a_program_has_more_than_fourteen_lines():
     assert max(lengths) <= 16
 
 
-def test_hardly_a_name_is_met_in_wrong_programs_only():
+@pytest.mark.parametrize("policy", ["strong", "foreign"])
+def test_hardly_a_name_is_met_in_wrong_programs_only(policy: str):
     names: dict[str, Counter[str]] = {"right": Counter(), "wrong": Counter()}
-    for _, program in written("strong"):
+    for _, program in written(policy):
         found = {node.id for node in ast.walk(ast.parse(program.code)) if isinstance(node, ast.Name)}
         names["right" if program.origin == CORRECT else "wrong"].update(found)
     only_wrong = sum(count for name, count in names["wrong"].items() if name not in names["right"])
@@ -113,6 +120,22 @@ def test_most_mistakes_of_hasty_are_unfinished_programs():
     assert mistakes.count(TRUNCATE) > len(mistakes) / 2
 
 
+def test_foreign_makes_no_mutation_of_another_policy_and_leaves_no_program_unfinished():
+    origins = Counter(program.origin for _, program in written("foreign"))
+    trained = set().union(*(POLICY_TABLE[name].operators for name in POLICIES if name != "foreign"))
+    assert not set(origins) & (trained | {TRUNCATE})
+    assert not set(POLICY_TABLE["foreign"].operators) & trained
+    assert len(set(origins) - {CORRECT, BY_HAND}) >= 12
+
+
+def test_every_policy_writes_for_unseen_families():
+    met = {program.origin for row, program in written("strong") if is_unseen(row)}
+    assert {CORRECT, BY_HAND, "compare_strictness"} <= met
+    assert {json.loads(row["metadata"])["bank"]["family"] for row in SAMPLE if is_unseen(row)} == set(UNSEEN_FAMILIES)
+    for policy in POLICIES:
+        assert sum(is_unseen(row) for row, _ in written(policy)) == 24 * 8
+
+
 def test_about_half_of_the_candidates_pass_and_every_problem_has_both_kinds(graded: list[Graded]):
     assert 0.42 <= sum(entry.passed for entry in graded) / len(graded) <= 0.58
     kinds = {(entry.row["question_id"], entry.passed) for entry in graded}
@@ -140,7 +163,7 @@ def test_length_says_little_about_passing(graded: list[Graded]):
 
 
 def test_an_unknown_policy_is_answered_with_the_known_ones():
-    with pytest.raises(DajError, match=r"no policy 'gpt' in the bank; it knows 'weak', .*'strong'"):
+    with pytest.raises(DajError, match=r"no policy 'gpt' in the bank; it knows 'weak', .*'strong', 'foreign'"):
         bank_candidates(ROWS[0], policy="gpt", num_candidates=8)
 
 

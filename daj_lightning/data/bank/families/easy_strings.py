@@ -236,4 +236,120 @@ def _blocks(p: Params, rng: Random, size: int) -> str:
     return "".join(c * rng.randint(1, p["limit"] + 1) for c in letters(rng, size // 2 + 1, "abc"))[:16]
 
 
-EASY_STRINGS = (ROTATE_STRING, RUN_LENGTH)
+def _shift_letters(p: Params, s: str) -> str:
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    amount = p["amount"] if p["sign"] == "+" else -p["amount"]
+    chosen = {
+        "i % 2 == 0": [i % 2 == 0 for i in range(len(s))],
+        "c in 'aeiou'": [c in "aeiou" for c in s],
+        "c not in 'aeiou'": [c not in "aeiou" for c in s],
+    }[p["test"]]
+    return "".join(alphabet[(alphabet.index(c) + amount) % 26] if yes else c for c, yes in zip(s, chosen, strict=True))
+
+
+SHIFT_LETTERS = Family(
+    name="shift-letters",
+    difficulty="easy",
+    title="Shifted Letters",
+    method="shiftLetters",
+    arguments={"s": "str"},
+    returns="str",
+    task="In the string s, replace every letter $test_words by the letter $amount places $direction in the "
+    "alphabet, where $wrap. Leave all other letters as they are, and give the resulting string.",
+    limits="s has 1 to 14 lowercase letters",
+    space=(
+        [
+            {"sign": "+", "direction": "later", "wrap": "a comes again after z"},
+            {"sign": "-", "direction": "earlier", "wrap": "z comes again before a"},
+        ],
+        [
+            {"test": "i % 2 == 0", "test_words": "at a place 1, 3, 5 and so on"},
+            {"test": "c in 'aeiou'", "test_words": "that is one of a, e, i, o, u"},
+            {"test": "c not in 'aeiou'", "test_words": "that is none of a, e, i, o, u"},
+        ],
+        axis("amount", [2, 3, 5, 7, 9, 11]),
+    ),
+    solve=_shift_letters,
+    edges=lambda p: [
+        ("a",),
+        ("z",),
+        ("u",),
+        ("mlmlnk",),
+        ("aeiouaeiou",),
+        ("zyxwvutsrqpo",),
+        ("abcdefghijklmn",),
+        ("bcdfghjklxz",),
+    ],
+    draw=lambda p, rng, size: (letters(rng, size, "aeioubmlzyx"),),
+    variants=(
+        """
+def solve(s):
+    text = ''
+    for i, c in enumerate(s):
+        if $test:
+            c = chr((ord(c) - 97 $sign $amount) % 26 + 97)
+        text += c
+    return text
+""",
+        """
+def solve(s):
+    letters = 'abcdefghijklmnopqrstuvwxyz'
+    parts = []
+    for i, c in enumerate(s):
+        k = letters.index(c)
+        parts.append(letters[(k $sign $amount) % 26] if $test else c)
+    return ''.join(parts)
+""",
+        """
+def solve(s):
+    letters = 'abcdefghijklmnopqrstuvwxyz'
+    turned = letters[$sign$amount:] + letters[:$sign$amount]
+    text = ''
+    for i, c in enumerate(s):
+        text += turned[letters.index(c)] if $test else c
+    return text
+""",
+    ),
+    gross=(
+        """
+def solve(s):
+    text = ''
+    for i, c in enumerate(s):
+        if not $test:
+            c = chr((ord(c) - 97 $sign $amount) % 26 + 97)
+        text += c
+    return text
+""",
+        """
+def solve(s):
+    letters = 'abcdefghijklmnopqrstuvwxyz'
+    turned = letters[$sign$amount:] + letters[:$sign$amount]
+    text = ''
+    for c in s:
+        text += turned[letters.index(c)]
+    return text
+""",
+    ),
+    subtle=(
+        """
+def solve(s):
+    text = ''
+    for i, c in enumerate(s):
+        if $test:
+            c = chr(min(max(ord(c) $sign $amount, 97), 122))
+        text += c
+    return text
+""",
+        """
+def solve(s):
+    text = ''
+    for i, c in enumerate(s):
+        if $test:
+            c = chr((ord(c) - 97 $sign $amount) % 25 + 97)
+        text += c
+    return text
+""",
+    ),
+)
+
+EASY_STRINGS = (ROTATE_STRING, RUN_LENGTH, SHIFT_LETTERS)
