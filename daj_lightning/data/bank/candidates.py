@@ -227,7 +227,8 @@ class _Author:
     def truncated(self) -> str:
         """A correct program whose last line or two are missing."""
         lines = self.finished(self.parsed(self.family.variants)).splitlines()
-        return "\n".join(lines[: -self.rng.randint(1, 2)]).rstrip()
+        kept = max(len(lines) - self.rng.randint(1, 2), 1)  # a policy that wrote nothing is not a candidate
+        return "\n".join(lines[:kept]).rstrip()
 
     def parsed(self, templates: Sequence[str]) -> ast.Module:
         return fold(ast.parse(fill(self.rng.choice(templates), self.params)))

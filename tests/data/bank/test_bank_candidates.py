@@ -120,6 +120,14 @@ def test_most_mistakes_of_hasty_are_unfinished_programs():
     assert mistakes.count(TRUNCATE) > len(mistakes) / 2
 
 
+def test_a_program_that_stops_early_has_at_least_one_line():
+    """The shortest programs have two lines, and two may be missing."""
+    short = [row for row in bank_rows(num_problems=540) if row["question_id"].startswith("divisor-sum")]
+    codes = [c.code for row in short for c in bank_candidates(row, policy="hasty", num_candidates=8)]
+    assert all(code.strip() for code in codes)
+    assert any(len(code.splitlines()) == 1 for code in codes)
+
+
 def test_foreign_makes_no_mutation_of_another_policy_and_leaves_no_program_unfinished():
     origins = Counter(program.origin for _, program in written("foreign"))
     trained = set().union(*(POLICY_TABLE[name].operators for name in POLICIES if name != "foreign"))
