@@ -13,7 +13,7 @@ from daj_lightning.cli import Cli, load
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASES = sorted(CONFIGS.glob("*.yaml"))
-OVERLAYS = sorted(CONFIGS.glob("*/*.yaml"))
+ABLATIONS = sorted(CONFIGS.glob("ablation/*.yaml"))
 QWEN = Path(__file__).with_name("qwen2.5-coder-14b")
 
 
@@ -22,8 +22,12 @@ def test_every_configuration_builds(path: Path) -> None:
     load([str(path)])
 
 
-@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_every_overlay_builds_on_the_papers_configuration(path: Path) -> None:
+def test_the_studys_overlay_builds_on_the_quickstart() -> None:
+    assert load([str(CONFIGS / "quickstart.yaml"), str(CONFIGS / "study" / "short.yaml")]).datamodule.num_inner == 8
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.name)
+def test_every_ablation_builds_on_the_papers_configuration(path: Path) -> None:
     named = yaml.safe_load(path.read_text())["model"]["reweighter"]["class_path"]
     cli = load([str(CONFIGS / "lcb.yaml"), str(path)])
     assert f"{type(cli.model.reweighter).__module__}.{type(cli.model.reweighter).__name__}".endswith(

@@ -7,6 +7,7 @@ from daj_lightning.bilevel.hypergradient import (
     Credit,
     HypergradientEngine,
     Setting,
+    mean_credits,
     split_half_correlation,
 )
 from daj_lightning.bilevel.lazy_adam import LazyAdam
@@ -23,7 +24,15 @@ from daj_lightning.bilevel.reweighting import (
     shares,
 )
 from daj_lightning.bilevel.trace import TraceEngine
-from daj_lightning.bilevel.update import AdamUpdate, Preconditioner, SgdUpdate, Update, check_optimizer, snapshot
+from daj_lightning.bilevel.update import (
+    AdamUpdate,
+    Preconditioner,
+    SgdUpdate,
+    Update,
+    check_optimizer,
+    clipped,
+    snapshot,
+)
 from daj_lightning.bilevel.window import DomainSums, GradientBank, GradientStore, GradientSum, Window
 
 __all__ = [
@@ -55,6 +64,8 @@ __all__ = [
     "Update",
     "Window",
     "check_optimizer",
+    "clipped",
+    "mean_credits",
     "shares",
     "snapshot",
     "split_half_correlation",

@@ -8,6 +8,7 @@ Letters: K samples in a window, P adapter parameters.
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class DirectionalEngine(HypergradientEngine):
     goes_back = True
 
     def __init__(self, preconditioner: Preconditioner = "exact") -> None:
+        if preconditioner not in get_args(Preconditioner):
+            raise DajError(f"an engine's preconditioner is one of {get_args(Preconditioner)}, got {preconditioner!r}.")
         self.preconditioner = preconditioner
         self.setting: Setting | None = None
         self.window: Window | None = None
@@ -36,6 +39,12 @@ class DirectionalEngine(HypergradientEngine):
 
     def observe(self, window: Window) -> None:
         self.window = window
+
+    def forget(self) -> None:
+        self.window = None
+
+    def description(self) -> dict[str, Any]:
+        return {"engine": f"{type(self).__name__}, {self.preconditioner}"}
 
     @torch.no_grad()
     def __call__(self, meta_gradient: Tensor) -> list[Credit]:
@@ -76,8 +85,7 @@ class FiniteDifferenceEngine(DirectionalEngine):
 
     Args:
         preconditioner: as for `BankEngine`.
-        radius: length of the step to either side, in parameter space. float32 does best at about 1e-2,
-            a bfloat16 base at about 1e-1, where some 10 % of error remain (docs/results.md).
+        radius: length of the step to either side, in parameter space (docs/results.md compares five).
     """
 
     def __init__(self, preconditioner: Preconditioner = "exact", radius: float = 1e-2) -> None:

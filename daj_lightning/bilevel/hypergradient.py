@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -33,6 +34,16 @@ class Credit(NamedTuple):
     """(B,) as the weights saw them."""
     derivative: Tensor
     """(B,) d L_meta / d alpha."""
+
+
+def mean_credits(parts: Sequence[Sequence[Credit]], shares: Sequence[float]) -> list[Credit]:
+    """Credits are linear in q: those of its parts, each of the same samples, add up to the whole's."""
+    return [
+        credits[0]._replace(
+            derivative=torch.stack([s * c.derivative for s, c in zip(shares, credits, strict=True)]).sum(dim=0)
+        )
+        for credits in zip(*parts, strict=True)
+    ]
 
 
 class Setting(NamedTuple):
@@ -60,7 +71,7 @@ class HypergradientEngine(ABC):
 
     @abstractmethod
     def observe(self, window: Window) -> None:
-        """The inner step of this window was just taken."""
+        """The inner step of this window is being taken; from the end of the outer warm-up on."""
 
     @abstractmethod
     def __call__(self, meta_gradient: Tensor) -> list[Credit]:
@@ -69,13 +80,21 @@ class HypergradientEngine(ABC):
         Linear in q. The newest window's samples, if they are credited one by one, come last.
         """
 
+    @abstractmethod
+    def forget(self) -> None:
+        """The step is over: drop what no later window needs."""
+
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs besides the next window: plain numbers and tensors."""
+        """What a resumed run needs besides the next windows, after `forget`: plain numbers and tensors."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """After `start`; the default has nothing to load."""
         del state
+
+    def description(self) -> dict[str, Any]:
+        """What must not change between a run and its resumption."""
+        return {"engine": type(self).__name__}
 
 
 class BankEngine(HypergradientEngine):
@@ -96,8 +115,11 @@ class BankEngine(HypergradientEngine):
     def __init__(
         self, preconditioner: Preconditioner = "exact", dtype: BankDtype = "float32", unroll_windows: int = 1
     ) -> None:
-        if unroll_windows < 1:
-            raise DajError(f"BankEngine needs unroll_windows >= 1, got {unroll_windows}.")
+        if unroll_windows < 1 or preconditioner not in get_args(Preconditioner) or dtype not in get_args(BankDtype):
+            raise DajError(
+                f"BankEngine needs unroll_windows >= 1, got {unroll_windows}; a preconditioner of "
+                f"{get_args(Preconditioner)}, got {preconditioner!r}; a dtype of {get_args(BankDtype)}, got {dtype!r}."
+            )
         self.preconditioner = preconditioner
         self.dtype = dtype
         self.unroll_windows = unroll_windows
@@ -112,21 +134,28 @@ class BankEngine(HypergradientEngine):
 
     @torch.no_grad()
     def __call__(self, meta_gradient: Tensor) -> list[Credit]:
-        adjoint = self.history[-1].update.at_rest(meta_gradient)
+        through_state = self.preconditioner == "exact" and len(self.history) > 1
+        adjoint = self.history[-1].update.at_rest(meta_gradient) if through_state else None
         credits = []
         for window in reversed(self.history):
-            if self.preconditioner == "exact" and self.unroll_windows > 1:
-                of_gradient, adjoint = window.update.pull_back(window.clipped_gradient, adjoint)
-            else:
+            if adjoint is None:
                 of_gradient = -meta_gradient * window.update.jacobian(window.clipped_gradient, self.preconditioner)
+            else:
+                of_gradient, adjoint = window.update.pull_back(window.clipped_gradient, adjoint)
             derivative = grad_bank_dot(window.rows, window.direction(of_gradient))
             credits.append(Credit(window.batch, window.losses, derivative))
         return credits[::-1]
 
+    def forget(self) -> None:
+        if len(self.history) == self.unroll_windows:
+            self.history.popleft()
+
+    def description(self) -> dict[str, Any]:
+        return {"engine": f"BankEngine, {self.preconditioner}, {self.dtype}, {self.unroll_windows} windows"}
+
     def state(self) -> dict[str, Any]:
-        """The windows that the next one will not push out; each carries its rows of the bank."""
-        kept = list(self.history)[1:] if len(self.history) == self.unroll_windows else list(self.history)
-        return {"history": [window.state() for window in kept]}
+        """Each window carries its rows of the bank."""
+        return {"history": [window.state() for window in self.history]}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.history.extend(Window.from_state(window) for window in state["history"])

@@ -63,6 +63,8 @@ class LazyAdam(Optimizer):
             seen, g = gradient.indices()[0], gradient.values()
         else:
             seen, g = torch.arange(len(parameter), device=parameter.device), gradient
+        # Loading a checkpoint moves every state to the parameter's device, but for what is called "step".
+        state["step"] = state["step"].to(parameter.device)
         b1, b2 = group["betas"]
         m = torch.lerp(g, state["exp_avg"][seen], b1)
         v = torch.lerp(g * g, state["exp_avg_sq"][seen], b2)

@@ -53,7 +53,10 @@ class MetaAverage:
         self.aged += self.weight
 
     def add(self, gradient: Tensor) -> float:
-        """Take in the gradient (P,) of a new meta batch; returns its cosine to the average before, NaN if empty."""
+        """Take in the gradient (P,) of a new meta batch; returns its cosine to the average before, NaN without one."""
+        if self.decay == 0:
+            self.sum, self.weight, self.aged = gradient, 1.0, 0.0
+            return float("nan")
         if self.sum is None:
             cosine = float("nan")
             self.sum = torch.zeros_like(gradient)
@@ -66,6 +69,9 @@ class MetaAverage:
         return cosine
 
     def state(self) -> dict[str, Any]:
+        """What the next meta batch does not replace."""
+        if self.decay == 0:
+            return {"sum": None, "weight": 0.0, "aged": 0.0}
         return {"sum": self.sum, "weight": self.weight, "aged": self.aged}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ class Reweighter(nn.Module, ABC):
         """(B,) non-negative weights, given the samples' detached losses (B,)."""
 
     def measure(self, batch: JudgeBatch, first: Tensor, second: Tensor) -> None:
-        """Told before an outer step: d L_meta / d alpha (B,) of the batch by each half of the meta batch."""
+        """Told after an outer step: d L_meta / d alpha (B,) of the batch by each half of the meta batch."""
 
     def named_weights(self) -> dict[str, float]:
         """Weights worth a line in the log, by name; empty where there are too many."""
@@ -121,14 +121,15 @@ class HierarchicalWeights(Reweighter):
     weight_i = D alpha_k (1 + rho_i (squareplus(raw_i) - 1)). A table of S weights follows noise where a
     meta batch says little of a single sample; domains average it away but are blind within. rho_i is the
     residual's reliability (Spearman-Brown): with r the correlation between d alpha by the two halves of a
-    meta batch, within domains, and n_i the outer steps that have seen sample i,
+    meta batch, within domains, and n_i the looks at sample i, this one among them,
 
         rho_i = 2 n_i r / (1 + (2 n_i - 1) r),   0 where r <= 0
 
-    so the residual enters only as fast as repeated looks agree about it.
+    r is two standard errors below the pooled correlation, so that noise alone is not trusted; and the residual
+    enters only as fast as repeated looks agree about it.
 
     Args:
-        memory: outer steps over which r is averaged.
+        memory: outer steps over which r is pooled.
     """
 
     needs_halves = True
@@ -140,13 +141,14 @@ class HierarchicalWeights(Reweighter):
         self.memory = memory
         self.domain = DomainWeights()
         self.residual = InstanceTable()
-        self.agreement: Tensor
-        """r, a mean over the last outer steps."""
+        self.products: Tensor
+        """(4,) means over the last outer steps: the halves' product within domains, their squares, and the
+        degrees of freedom."""
         self.steps: Tensor
         """Outer steps measured."""
         self.looks: Tensor
         """(S,) of them, how many saw each sample."""
-        self.register_buffer("agreement", torch.zeros(()))
+        self.register_buffer("products", torch.zeros(4))
         self.register_buffer("steps", torch.zeros(()))
         self.register_buffer("looks", torch.zeros(0))
 
@@ -157,18 +159,26 @@ class HierarchicalWeights(Reweighter):
 
     @torch.no_grad()
     def measure(self, batch: JudgeBatch, first: Tensor, second: Tensor) -> None:
-        within = [half - _domain_means(half, batch.domains) for half in (first, second)]
-        lengths = within[0].norm() * within[1].norm()
-        if lengths > 0:  # no domain came twice in the window: it says nothing about samples within domains
-            self.steps += 1
-            r = torch.dot(within[0], within[1]) / lengths
-            self.agreement += (r - self.agreement) / self.steps.clamp(max=self.memory)
+        freedom = len(batch) - len(batch.domains.unique())
+        if freedom == 0:  # no domain came twice: the window says nothing about samples within domains
+            return
+        a, b = (half - _domain_means(half, batch.domains) for half in (first, second))
+        new = torch.stack([a @ b, a @ a, b @ b, a.new_tensor(freedom)])
+        self.steps += 1
+        self.products += (new - self.products) / self.steps.clamp(max=self.memory)
         self.looks[batch.sample_ids.unique()] += 1
+
+    def correlation(self) -> Tensor:
+        """r: pooled over windows, less two standard errors; not below 0."""
+        product, first, second, freedom = self.products
+        samples = freedom * self.steps.clamp(max=self.memory)
+        r = product / (first.sqrt() * second.sqrt()) - 2 / samples.sqrt()
+        return r.nan_to_num().clamp(min=0)  # NaN: nothing measured yet
 
     def reliability(self, sample_ids: Tensor) -> Tensor:
         """rho (B,), between 0 and 1."""
-        r, halves = self.agreement.clamp(min=0), 2 * self.looks[sample_ids]
-        return torch.where(halves > 0, halves * r / (1 + (halves - 1) * r), 0.0)
+        r, halves = self.correlation(), 2 * (self.looks[sample_ids] + 1)
+        return halves * r / (1 + (halves - 1) * r)
 
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
         residual = self.residual(batch, losses) - 1

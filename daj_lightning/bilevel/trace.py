@@ -35,43 +35,44 @@ class TraceEngine(HypergradientEngine):
         if not 0 <= decay <= 1:
             raise DajError(f"TraceEngine needs 0 <= decay <= 1, got {decay}.")
         self.decay = decay
-        self.tangents: dict[int, Carried] = {}
-        """Domain -> tangents after the last step, of the domains met so far."""
+        self.tangents: Carried | None = None
+        """(D, P) each, after the last step; zero for a domain not met so far."""
         self.examples: dict[int, Credit] = {}
         """Domain -> its latest sample: it has the domain's weight, and so stands for it before the reweighter."""
 
     def start(self, setting: Setting) -> GradientStore:
-        self.tangents, self.examples = {}, {}
+        self.tangents, self.examples = None, {}
         return DomainSums(setting.flat, setting.num_domains)
 
     @torch.no_grad()
     def observe(self, window: Window) -> None:
-        gradient = window.clipped_gradient
         for i, sample in enumerate(window.batch.micro_batches()):
-            domain = int(sample.domains)
-            self.examples[domain] = Credit(sample, window.losses[i : i + 1], torch.empty(0))
-            if domain not in self.tangents:
-                self.tangents[domain] = window.update.at_rest(torch.zeros_like(gradient))
-        for domain, (phi, state) in self.tangents.items():
-            gradient_tangent = window.through_clipping(window.rows[domain] / len(window.batch))
-            before = Carried(phi * self.decay, state)
-            self.tangents[domain] = window.update.push_forward(gradient, gradient_tangent, before)
+            self.examples[int(sample.domains)] = Credit(sample, window.losses[i : i + 1], torch.empty(0))
+        before = self.tangents or window.update.at_rest(torch.zeros_like(window.rows))
+        gradient_tangents = window.through_clipping(window.rows / len(window.batch))
+        before = Carried(self.decay * before.phi, before.state)
+        self.tangents = window.update.push_forward(window.clipped_gradient, gradient_tangents, before)
+
+    def forget(self) -> None:
+        pass  # nothing of a window is kept
 
     @torch.no_grad()
     def __call__(self, meta_gradient: Tensor) -> list[Credit]:
-        return [
-            self.examples[domain]._replace(derivative=torch.dot(meta_gradient, tangent.phi)[None])
-            for domain, tangent in sorted(self.tangents.items())
-        ]
+        assert self.tangents is not None
+        of_domain = self.tangents.phi @ meta_gradient
+        return [self.examples[k]._replace(derivative=of_domain[k : k + 1]) for k in sorted(self.examples)]
+
+    def description(self) -> dict[str, Any]:
+        return {"engine": f"TraceEngine, decay {self.decay}"}
 
     def state(self) -> dict[str, Any]:
         return {
-            "tangents": {domain: tuple(tangent) for domain, tangent in self.tangents.items()},
+            "tangents": None if self.tangents is None else tuple(self.tangents),
             "examples": {domain: (batch_state(e.batch), e.losses) for domain, e in self.examples.items()},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.tangents = {domain: Carried(*tangent) for domain, tangent in state["tangents"].items()}
+        self.tangents = None if state["tangents"] is None else Carried(*state["tangents"])
         self.examples = {
             domain: Credit(JudgeBatch(**batch), losses, torch.empty(0))
             for domain, (batch, losses) in state["examples"].items()

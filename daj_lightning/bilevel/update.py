@@ -24,12 +24,12 @@ Preconditioner = Literal["exact", "frozen", "identity"]
 
 
 class Carried(NamedTuple):
-    """What one step hands to the next (tangents) or to the one before (adjoints)."""
+    """What one step hands to the next (tangents) or to the one before (adjoints); several at once as (D, P)."""
 
     phi: Tensor
-    """(P,) of the adapters."""
+    """(P,) or (D, P) of the adapters."""
     state: tuple[Tensor, ...]
-    """(P,) each, of the optimizer's state: a momentum buffer, or the first and the second moment."""
+    """The same each, of the optimizer's state: a momentum buffer, or the first and the second moment."""
 
 
 class Update(Protocol):
@@ -40,7 +40,7 @@ class Update(Protocol):
         ...
 
     def at_rest(self, phi: Tensor) -> Carried:
-        """`phi` (P,) beside a state of zeros."""
+        """`phi`, (P,) or (D, P), beside a state of zeros."""
         ...
 
     def pull_back(self, gradient: Tensor, after: Carried) -> tuple[Tensor, Carried]:
@@ -48,7 +48,7 @@ class Update(Protocol):
         ...
 
     def push_forward(self, gradient: Tensor, gradient_tangent: Tensor, before: Carried) -> Carried:
-        """Tangents before the step, and of the clipped gradient (P,) -> tangents after the step."""
+        """Tangents before the step, and of the clipped gradient, (P,) or (D, P) each -> tangents after the step."""
         ...
 
 
@@ -205,18 +205,17 @@ def check_optimizer(optimizer: Optimizer) -> None:
         )
 
 
-def clip_scale(gradient: Tensor, max_norm: float | None) -> float:
-    """The factor of `torch.nn.utils.clip_grad_norm_`: min(1, c / (n + 1e-6))."""
-    if max_norm is None:
-        return 1.0
-    return min(1.0, max_norm / (float(gradient.norm()) + 1e-6))
+def clipped(gradient: Tensor, max_norm: float | None) -> Tensor:
+    """The gradient (P,) times `torch.nn.utils.clip_grad_norm_`'s min(1, c / (n + 1e-6)); itself where that is 1."""
+    scale = 1.0 if max_norm is None else min(1.0, max_norm / (float(gradient.norm()) + 1e-6))
+    return gradient if scale == 1.0 else gradient * scale
 
 
 def clip_vjp(vector: Tensor, gradient: Tensor, max_norm: float | None) -> Tensor:
-    """C^T vector, for the gradient (P,) before clipping; `vector` itself where clipping is inactive."""
+    """C^T vector, (..., P), for the gradient (P,) before clipping; `vector` itself where clipping is inactive."""
     norm = float(gradient.norm())
     if max_norm is None or max_norm / (norm + 1e-6) >= 1.0:
         return vector
     scale = max_norm / (norm + 1e-6)
-    along = torch.dot(gradient, vector) * (scale / ((norm + 1e-6) * norm))
-    return scale * vector - along * gradient
+    along = (vector @ gradient) * (scale / ((norm + 1e-6) * norm))
+    return scale * vector - along[..., None] * gradient

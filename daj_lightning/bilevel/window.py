@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
-from daj_lightning.bilevel.update import Update, clip_scale, clip_vjp, update_from_state, update_state
+from daj_lightning.bilevel.update import Update, clip_vjp, clipped, update_from_state, update_state
 from daj_lightning.kernels import grad_bank_combine
 from daj_lightning.records import JudgeBatch
 
@@ -43,10 +43,10 @@ class Window:
 
     @property
     def clipped_gradient(self) -> Tensor:
-        return self.gradient * clip_scale(self.gradient, self.max_norm)
+        return clipped(self.gradient, self.max_norm)
 
     def through_clipping(self, vector: Tensor) -> Tensor:
-        """C vector (P,); C is symmetric, so this takes adjoints back and tangents forth."""
+        """C vector, (..., P); C is symmetric, so this takes adjoints back and tangents forth."""
         return clip_vjp(vector, self.gradient, self.max_norm)
 
     def direction(self, of_gradient: Tensor) -> Tensor:
@@ -56,7 +56,9 @@ class Window:
     def state(self) -> dict[str, Any]:
         """Plain numbers and tensors, for a checkpoint."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        return own | {"batch": batch_state(self.batch), "update": update_state(self.update)}
+        # A copy: saving a view of the bank's ring would write the whole ring.
+        copied = {"rows": self.rows.clone()}
+        return own | copied | {"batch": batch_state(self.batch), "update": update_state(self.update)}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Window:
@@ -74,6 +76,8 @@ class GradientStore(ABC):
 
     rows: Tensor
     """Of the window being recorded."""
+    per_sample: bool = False
+    """Row i is sample i's."""
 
     @abstractmethod
     def open(self, i: int, sample: JudgeBatch, weight: Tensor) -> Tensor | float:
@@ -98,6 +102,8 @@ class GradientBank(GradientStore):
             exact as the gradients themselves where these were computed in bfloat16.
         num_windows: T, windows kept at a time.
     """
+
+    per_sample = True
 
     def __init__(self, flat: FlatView, num_rows: int, dtype: BankDtype = "float32", num_windows: int = 1) -> None:
         self.flat = flat

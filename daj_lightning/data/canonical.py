@@ -150,13 +150,15 @@ class _Spelling:
         elif isinstance(value, list):
             self._parts.append("[")
             for entry in value:
-                if not _says_nothing(entry):
+                if not _says_nothing(entry, scope):
                     self._value(entry, scope)
             self._parts.append("]")
         else:
             self._parts.append(f"{value!r},")
 
     def _node(self, node: ast.AST, scope: _Scope) -> None:
+        if isinstance(node, ast.AnnAssign) and node.value is not None and not scope.class_body:
+            node = ast.Assign([node.target], node.value)  # but a dataclass means its hints
         kind = type(node)
         self._parts.append(f"{kind.__name__}(")
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -201,8 +203,10 @@ class _Spelling:
         self._value(elements, inner)
 
 
-def _says_nothing(statement: object) -> bool:
-    """A docstring, or a string that stands as a comment."""
+def _says_nothing(statement: object, scope: _Scope) -> bool:
+    """A docstring, a string that stands as a comment, or a type hint alone."""
+    if isinstance(statement, ast.AnnAssign):
+        return statement.value is None and not scope.class_body
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

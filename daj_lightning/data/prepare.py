@@ -107,11 +107,13 @@ def prepare(preparation: Preparation, root: str | Path, console: Console | None 
     root.mkdir(parents=True, exist_ok=True)
     PromptTemplate(preparation.template)  # mistakes in it show before anything is executed
     problems, candidates = preparation.source.load()
-    repeated = [name for name, count in Counter(c.candidate_id for c in candidates).items() if count > 1]
-    if repeated:
-        raise DajError(
-            f"{len(repeated)} candidate ids occur twice, first {repeated[0]!r}. Give each candidate its own."
-        )
+    for kind, ids in (
+        ("problem", [p.problem_id for p in problems]),
+        ("candidate", [c.candidate_id for c in candidates]),
+    ):
+        repeated = [name for name, count in Counter(ids).items() if count > 1]
+        if repeated:
+            raise DajError(f"{len(repeated)} {kind} ids occur twice, first {repeated[0]!r}. Give each {kind} its own.")
     side_of = {problem.problem_id: split for problem in problems if (split := split_of(problem))}
     left = deduplicate(
         [problem for problem in problems if problem.problem_id in side_of],

@@ -21,7 +21,7 @@ from daj_lightning.data import JudgeData, LiveCodeBenchSource, PairDataset, Samp
 from daj_lightning.evaluation.metrics import Score, best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
 from daj_lightning.evaluation.tables import best_of_n_table, selection_table
-from daj_lightning.records import Judgment
+from daj_lightning.records import DajError, Judgment
 from daj_lightning.training import DataReweightedJudge, InfluenceRecorder
 
 UNSEEN = "unseen families and mistakes"
@@ -89,8 +89,14 @@ class BeforeAfter(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
+        before = self.directory / "before.json"
         if pl_module.num_windows == 0:
-            write_json(self.directory / "before.json", self._measure(pl_module))
+            write_json(before, self._measure(pl_module))
+        elif not before.is_file():
+            raise DajError(
+                f"a resumed run needs the report of its beginning, and {str(before)!r} is not there. Restore it, or "
+                f"take BeforeAfter out of trainer.callbacks."
+            )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)

@@ -114,6 +114,13 @@ class Judge(nn.Module):
         """What trains, in the fixed order that the gradient bank uses; P numbers together."""
         return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
 
+    def dropout(self) -> list[str]:
+        """What makes two passes in train mode differ: settings of the base's config, and modules."""
+        config = self.causal_lm.config.to_dict()
+        settings = [key for key, value in config.items() if ("dropout" in key or key.endswith("pdrop")) and value]
+        layers = [name for name, module in self.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
+        return settings + layers[:1]
+
     def response_logp(self, batch: JudgeBatch) -> Tensor:
         """Log-probability of each response given its prompt, summed over its tokens.
 

@@ -21,15 +21,11 @@ class Agreement:
         self.values: list[float] = []
         """Every correlation so far; the newest last."""
 
-    @property
-    def latest(self) -> float:
-        return self.values[-1] if self.values else math.nan
-
-    def note(self, first: Tensor, second: Tensor) -> None:
-        """Take in d alpha (K,) by each half."""
+    def note(self, first: Tensor, second: Tensor) -> float:
+        """Take in d alpha (K,) by each half; returns their correlation, NaN where one is constant."""
         correlation = split_half_correlation(first, second)
         if math.isnan(correlation):
-            return
+            return correlation
         self.values.append(correlation)
         recent = self.values[-_OVER:]
         mean = sum(recent) / len(recent)
@@ -40,3 +36,4 @@ class Agreement:
                 f"use fewer weights (domains instead of a table).",
                 stacklevel=2,
             )
+        return correlation

@@ -18,8 +18,9 @@ class InfluenceRecorder(Callback):
     """Writes every sample's loss, weight and hypergradient, window by window.
 
     `influence.parquet` is a directory of part files that any parquet reader opens as one table, with
-    columns window, sample, domain, loss, weight, hypergradient (null where no outer step was due). A part is
-    written every `every_n_windows`; parts that a resumed run will write again are removed.
+    columns window, sample, domain, loss, weight, hypergradient (null where no credit was due, or where the engine
+    credits whole domains). A part is written every `every_n_windows`; parts that a resumed run will write again
+    are removed.
 
     Args:
         path: of the directory.

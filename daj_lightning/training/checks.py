@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from daj_lightning.bilevel import Credit, DomainWeights, HypergradientEngine, Reweighter, Window
-from daj_lightning.judge import check_adapter_dtype
-from daj_lightning.records import DajError
+from daj_lightning.bilevel import Credit, DomainWeights, GradientStore, HypergradientEngine, Reweighter
+from daj_lightning.judge import Judge, check_adapter_dtype
+from daj_lightning.records import DajError, JudgeBatch
 from daj_lightning.training.step import MetaGradient
 
 
@@ -28,8 +28,8 @@ def check_precision(precision: str, adapters: Sequence[nn.Parameter]) -> None:
         )
 
 
-def check_engine(engine: HypergradientEngine, reweighter: Reweighter, lora_dropout: float, num_meta: int) -> None:
-    """Refuse an engine and a reweighter that cannot work together."""
+def check_engine(engine: HypergradientEngine, reweighter: Reweighter, judge: Judge, num_meta: int) -> None:
+    """Refuse an engine and a reweighter, or a judge, that cannot work together."""
     name, weights = type(engine).__name__, type(reweighter).__name__
     learns = any(True for _ in reweighter.parameters())
     if learns and engine.credits_domains and not isinstance(reweighter, DomainWeights):
@@ -37,26 +37,29 @@ def check_engine(engine: HypergradientEngine, reweighter: Reweighter, lora_dropo
             f"{name} differentiates by the weights of domains, but model.reweighter is {weights}. Use DomainWeights, "
             f"or BankEngine."
         )
-    if learns and engine.goes_back and lora_dropout > 0:
+    if learns and engine.goes_back and (dropout := judge.dropout()):
         raise DajError(
-            f"{name} computes losses a second time, where lora_dropout {lora_dropout} would drop other units. Set "
-            f"model.judge.init_args.lora_dropout to 0, or use BankEngine."
+            f"{name} computes losses a second time, where dropout would drop other units, and the judge has "
+            f"{', '.join(dropout)}. Set them to 0, or use BankEngine."
         )
     if reweighter.needs_halves and num_meta < 2:
         raise DajError(f"{weights} compares the two halves of a meta batch: data.num_meta must be >= 2.")
 
 
-def check_inner_step(window: Window, weights: Tensor, number: int) -> None:
+def check_inner_step(
+    inner: JudgeBatch, losses: Tensor, weights: Tensor, gradient: Tensor, store: GradientStore, number: int
+) -> None:
     """Stop before the update, naming the samples."""
-    if window.gradient.isfinite().all() and window.losses.isfinite().all():
+    if gradient.isfinite().all() and losses.isfinite().all():
         return
-    bad = ~(window.losses.isfinite() & weights.isfinite())
-    if len(window.rows) == len(bad):  # a row for every sample
-        bad |= ~torch.stack([row.isfinite().all() for row in window.rows])
+    bad = ~(losses.isfinite() & weights.isfinite())
+    if store.per_sample:
+        bad |= ~torch.stack([row.isfinite().all() for row in store.rows])
+    ids = inner.sample_ids
+    which = f"samples {ids[bad].tolist()} (losses {losses[bad].tolist()})" if bad.any() else f"one of {ids.tolist()}"
     raise NonFiniteError(
-        f"window {number}: loss or gradient is not finite for samples {window.batch.sample_ids[bad].tolist()} (losses "
-        f"{window.losses[bad].tolist()}). Nothing was updated; look at these rows of train.jsonl, lower "
-        f"model.inner.lr or set model.max_norm."
+        f"window {number}: loss or gradient is not finite for {which}. Nothing was updated; look at these rows of "
+        f"train.jsonl, lower model.inner.lr or set model.max_norm."
     )
 
 
@@ -65,8 +68,8 @@ def check_credits(credits: Sequence[Credit], meta: MetaGradient | None, number: 
     bad = [] if meta is None else meta.sample_ids[~meta.losses.isfinite()].tolist()
     if not bad and all(credit.derivative.isfinite().all() for credit in credits):
         return
+    what = f"the meta loss of meta samples {bad}" if bad else "d alpha"
     raise NonFiniteError(
-        f"window {number}: after the inner step the meta loss (of meta samples {bad}) or d alpha is not finite. "
-        f"The weights did not move; resume from the last checkpoint with a lower model.inner.lr or a smaller "
-        f"model.max_norm."
+        f"window {number}: after the inner step {what} is not finite. The weights did not move; resume from the last "
+        f"checkpoint with a lower model.inner.lr or a smaller model.max_norm."
     )

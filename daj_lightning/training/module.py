@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning import LightningModule
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -31,24 +29,25 @@ from daj_lightning.bilevel import (
     Uniform,
     Window,
     check_optimizer,
+    clipped,
+    mean_credits,
     snapshot,
 )
-from daj_lightning.data import JudgeData
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, Objective
 from daj_lightning.records import BilevelBatch, Comparison, DajError, JudgeBatch, Judgment
 from daj_lightning.rollout import Sampling
 from daj_lightning.training.agreement import Agreement
 from daj_lightning.training.answer import answer
-from daj_lightning.training.checkpoint import capture_rng, restore_rng
 from daj_lightning.training.checks import check_credits, check_engine, check_inner_step, check_precision
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.reference import reference_logps
+from daj_lightning.training.resumable import Resumable
 from daj_lightning.training.step import MetaGradient, StepReport
 
 
-class DataReweightedJudge(LightningModule):
+class DataReweightedJudge(Resumable):
     """Trains a judge with learned data weights (paper, Algorithm 1).
 
     Args:
@@ -63,7 +62,7 @@ class DataReweightedJudge(LightningModule):
         meta_decay: of an average of the meta gradient over meta batches. 0 steps at each meta batch from it alone;
             above 0 every window takes an outer step, from the average, which may be older than the window.
         outer_accumulation: derivatives by the weights that are averaged into one outer step.
-        outer_warmup_windows: windows before the first outer step. Adam's Jacobian is ill-conditioned in
+        outer_warmup_windows: windows before the first that is credited. Adam's Jacobian is ill-conditioned in
             its first steps: the hypergradient is 7 to 166 times larger there.
         sampling: how the judge answers in `validate` and `test`.
         cold_start: makes the base if it is missing; for models that exist nowhere but here.
@@ -96,7 +95,7 @@ class DataReweightedJudge(LightningModule):
                 f"outer_warmup_windows={outer_warmup_windows} >= 0, and max_norm={max_norm} > 0 or absent."
             )
         self.automatic_optimization = False
-        self.strict_loading = False  # the frozen base is not in the checkpoint; load_state_dict checks the rest
+        self.strict_loading = False  # the frozen base is not in the checkpoint; on_load_checkpoint checks the rest
         self.judge = judge
         self.objective = objective or DPO()
         self.reweighter = reweighter or Uniform()
@@ -117,21 +116,22 @@ class DataReweightedJudge(LightningModule):
         self.num_derivatives = 0
         """By the weights, accumulated since the last outer step."""
         self.agreement = Agreement()
-        self._resumed: dict[str, Any] | None = None
 
     # One bi-level step -----------------------------------------------------------------------------
 
     def training_step(self, batch: BilevelBatch, batch_idx: int) -> None:
         losses, weights = self.record(batch.inner)  # K raw gradients, losses and alphas
-        window = self.inner_step(batch.inner, losses, weights)  # the judge moves
+        self.inner_step(batch.inner, losses, weights)  # the judge moves
         meta, credits = None, list[Credit]()
         if self.meta_is_due():
             meta = self.meta_gradient(batch.meta)  # at the moved judge
         if self.credit_is_due():
-            credits = self.credit(window, meta)  # d L_meta / d alpha
+            credits, halves = self.credit(meta)  # d L_meta / d alpha
             self.outer_step(credits)  # the weights move
+            self.compare(halves)
+        self.engine.forget()
         self.num_windows += 1
-        self.report = StepReport.of(window, weights, credits)
+        self.report = StepReport.of(batch.inner, losses, weights, credits)
         self._log_step(self.report)
 
     def record(self, inner: JudgeBatch) -> tuple[Tensor, Tensor]:
@@ -146,31 +146,28 @@ class DataReweightedJudge(LightningModule):
         self.flat.release_gradients()
         return torch.cat(losses), torch.cat(weights)
 
-    def inner_step(self, inner: JudgeBatch, losses: Tensor, weights: Tensor) -> Window:
-        """Move the judge along the weighted gradient; returns what the engine needs of the step."""
+    def inner_step(self, inner: JudgeBatch, losses: Tensor, weights: Tensor) -> None:
+        """Move the judge along the weighted gradient, before the engine's eyes."""
         optimizer = self._optimizers()[0]
-        window = Window(
-            batch=inner,
-            losses=losses,
-            rows=self.store.rows,
-            gradient=self.store.combine(inner, weights),
-            max_norm=self.max_norm,
-            update=snapshot(optimizer.optimizer, self.flat),
-            phi=self.flat.gather(self.flat.parameters) if self.engine.goes_back else None,
-        )
-        check_inner_step(window, weights, self.num_windows)
-        self.flat.point_gradients_at(window.clipped_gradient)
+        gradient = self.store.combine(inner, weights)
+        check_inner_step(inner, losses, weights, gradient, self.store, self.num_windows)
+        if self.is_warm:
+            update = snapshot(optimizer.optimizer, self.flat)
+            phi = self.flat.gather(self.flat.parameters) if self.engine.goes_back else None
+            self.engine.observe(Window(inner, losses, self.store.rows, gradient, self.max_norm, update, phi))
+        self.flat.point_gradients_at(clipped(gradient, self.max_norm))
         optimizer.step()
         self._schedules()[0].step()
         self.flat.release_gradients()
         self.meta_average.pass_window()
-        if self.learns_weights:
-            self.engine.observe(window)
-        return window
+
+    @property
+    def is_warm(self) -> bool:
+        """Weights are learned, and this window is behind the warm-up: what it did may be credited."""
+        return self.learns_weights and self.num_windows >= self.outer_warmup_windows
 
     def meta_is_due(self) -> bool:
-        done = self.num_windows + 1  # with the inner step just taken
-        return self.learns_weights and done > self.outer_warmup_windows and done % self.meta_every == 0
+        return self.is_warm and (self.num_windows + 1) % self.meta_every == 0
 
     def meta_gradient(self, meta: JudgeBatch) -> MetaGradient:
         """Gradient of the mean meta loss at the moved judge, by halves of the batch; the average takes it in."""
@@ -188,7 +185,8 @@ class DataReweightedJudge(LightningModule):
         self.flat.release_gradients()
         shares = [len(half) / len(samples) for half in halves]
         gradient = MetaGradient(gradients, shares, meta.sample_ids, torch.stack(losses))
-        self._log_meta(gradient, self.meta_average.add(gradient.whole))
+        cosine = self.meta_average.add(gradient.whole)
+        self._log_meta(gradient, cosine)
         return gradient
 
     def credit_is_due(self) -> bool:
@@ -197,16 +195,31 @@ class DataReweightedJudge(LightningModule):
             return False
         return self.meta_average.decay > 0 or self.meta_average.staleness == 0
 
-    def credit(self, window: Window, meta: MetaGradient | None) -> list[Credit]:
-        """d L_meta / d alpha from the averaged meta gradient; where a meta batch is new, its halves are compared."""
-        credits = self.engine(self.meta_average.value)
+    def credit(self, meta: MetaGradient | None) -> tuple[list[Credit], list[list[Credit]]]:
+        """d L_meta / d alpha from the averaged meta gradient, and by each half of a new meta batch.
+
+        Engines that pay a pass through the judge for every call are not asked for halves, unless the reweighter is.
+        """
+        halves: list[list[Credit]] = []
+        paid = self.engine.goes_back and not self.reweighter.needs_halves
+        if meta is not None and not paid:
+            halves = [self.engine(half) for half in meta.gradients]
+        if meta is not None and halves and self.meta_average.decay == 0:
+            credits = mean_credits(halves, meta.shares)
+        else:
+            credits = self.engine(self.meta_average.value)
         check_credits(credits, meta, self.num_windows)
-        compared = self.reweighter.needs_halves or not (self.engine.goes_back or self.engine.credits_domains)
-        if meta is not None and len(meta.gradients) == 2 and compared:
-            first, second = (self.engine(half)[-1].derivative for half in meta.gradients)
-            self.reweighter.measure(window.batch, first, second)
-            self.agreement.note(first, second)
-        return credits
+        return credits, halves
+
+    def compare(self, halves: Sequence[Sequence[Credit]]) -> None:
+        """Do the halves of the meta batch agree which samples of this window help?"""
+        if len(halves) < 2 or self.engine.credits_domains:
+            return
+        first, second = (half[-1] for half in halves)
+        self.reweighter.measure(first.batch, first.derivative, second.derivative)
+        agreement = self.agreement.note(first.derivative, second.derivative)
+        for logger in self.loggers:
+            logger.log_metrics({"meta/split_half": agreement}, step=self.num_windows)
 
     def outer_step(self, credits: Sequence[Credit]) -> None:
         """Move the weights down the meta loss, once enough derivatives are together."""
@@ -226,16 +239,6 @@ class DataReweightedJudge(LightningModule):
 
     # Setting up ------------------------------------------------------------------------------------
 
-    @property
-    def learns_weights(self) -> bool:
-        return any(True for _ in self.reweighter.parameters())
-
-    @property
-    def data(self) -> JudgeData:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(datamodule, JudgeData)
-        return datamodule
-
     def prepare_data(self) -> None:
         if self.cold_start is not None:
             self.cold_start.run(self.data.root / "train.jsonl", self.judge.base)
@@ -250,7 +253,7 @@ class DataReweightedJudge(LightningModule):
                 "a run is one epoch of data.max_windows windows. Leave trainer.max_epochs and max_steps alone."
             )
         if stage == "fit":
-            check_engine(self.engine, self.reweighter, self.judge.lora.lora_dropout, self.data.num_meta)
+            check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta)
             self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_pairs)))
             self.report = None
 
@@ -276,6 +279,12 @@ class DataReweightedJudge(LightningModule):
                     f"an instance table has sparse gradients, which {self.outer.optimizer} does not take. Set "
                     f"model.outer.optimizer to lazy_adam."
                 )
+            if num_outer == 0:
+                raise DajError(
+                    f"no outer step in {num_windows} windows: outer_warmup_windows={self.outer_warmup_windows}, "
+                    f"meta_every={self.meta_every}, outer_accumulation={self.outer_accumulation}. Lower them, raise "
+                    f"data.max_windows, or use the reweighter Uniform."
+                )
             optimizers.append(outer)
             schedules.append(self.outer.make_schedule(outer, num_outer))
         return optimizers, schedules  # type: ignore[return-value]
@@ -291,9 +300,7 @@ class DataReweightedJudge(LightningModule):
         setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at)
         self.store = self.engine.start(setting) if self.learns_weights else GradientSum(self.flat)
         self._start = (time.perf_counter(), self.num_windows)
-        if self._resumed is not None:
-            self._resume(self._resumed)
-            self._resumed = None
+        self.resume()
 
     # Answering comparisons -------------------------------------------------------------------------
 
@@ -305,75 +312,6 @@ class DataReweightedJudge(LightningModule):
     def answer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """What the judge says to each comparison."""
         return answer(self.judge, self.data.tokenizer, comparisons, self.sampling, self.num_windows)
-
-    # Checkpoints: what trains, both optimizers, counters, generators, the engine's history; the base stays where it is
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained_names()}
-        checkpoint["daj"] = {
-            "num_windows": self.num_windows,
-            "num_outer_steps": self.num_outer_steps,
-            "num_derivatives": self.num_derivatives,
-            "agreement": self.agreement.values,
-            "data": self._data_facts(),
-            "rng": capture_rng(),
-            "engine": self.engine.state() if self.learns_weights else {},
-            "meta_average": self.meta_average.state(),
-            "derivatives": {
-                name: parameter.grad for name, parameter in self.reweighter.named_parameters() if self.num_derivatives
-            },
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        wanted = set(self._trained_names())
-        if not self.trainer.training:  # validate and test know no training set, so their reweighter is not built
-            wanted = {name for name in wanted if name.startswith("judge.")}
-            checkpoint["state_dict"] = {name: checkpoint["state_dict"].get(name) for name in wanted}
-        missing = sorted(name for name in wanted if checkpoint["state_dict"].get(name) is None)
-        if missing:
-            raise DajError(
-                f"the checkpoint lacks {len(missing)} of this run's trained tensors, first {missing[0]!r}: it is of "
-                f"another judge or reweighter. Use the --config it was written with."
-            )
-        own = checkpoint["daj"]
-        if self.trainer.training and own["data"] != self._data_facts():
-            changed = sorted(key for key, value in self._data_facts().items() if own["data"].get(key) != value)
-            raise DajError(
-                f"the checkpoint is of a run with another {', '.join(changed)}; resumed on this data it would not be "
-                f"that run. Use its --config, or leave --ckpt_path out."
-            )
-        self.num_windows, self.num_outer_steps = own["num_windows"], own["num_outer_steps"]
-        self.num_derivatives = own["num_derivatives"]
-        self.agreement.values = own["agreement"]
-        self._resumed = own
-
-    def _resume(self, own: dict[str, Any]) -> None:
-        """The part of a checkpoint that needs the adapters in place."""
-        restore_rng(own["rng"])
-        if self.learns_weights:
-            self.engine.load_state(move_data_to_device(own["engine"], self.device))
-        self.meta_average.load_state(move_data_to_device(own["meta_average"], self.device))
-        for name, parameter in self.reweighter.named_parameters():
-            parameter.grad = move_data_to_device(own["derivatives"].get(name), self.device)
-
-    def _data_facts(self) -> dict[str, Any]:
-        """What must not change between a run and its resumption."""
-        data = self.data
-        if not self.trainer.training:
-            return {}
-        return {
-            "domains": list(data.domains),
-            "num_inner": data.num_inner,
-            "num_meta": data.num_meta,
-            "max_windows": data.max_windows,
-            "seed": data.seed,
-            "training pairs": data.train_pairs.fingerprint(),
-            "meta pairs": data.meta_pairs.fingerprint(),
-        }
-
-    def _trained_names(self) -> list[str]:
-        trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
-        return trained + [f"reweighter.{name}" for name, _ in self.reweighter.named_buffers()]
 
     # Logs and checks -------------------------------------------------------------------------------
 
@@ -391,7 +329,7 @@ class DataReweightedJudge(LightningModule):
     def _log_meta(self, meta: MetaGradient, cosine: float) -> None:
         loss = float(meta.losses.mean())
         self.log("meta_loss", loss, prog_bar=True, logger=False, batch_size=1)
-        logged = {"meta/loss": loss, "meta/split_half": self.agreement.latest}
+        logged = {"meta/loss": loss}
         if self.meta_average.decay > 0:
             logged |= {"meta/staleness": self.meta_average.staleness, "meta/cosine_to_average": cosine}
         for logger in self.loggers:  # self.log would skip the outer steps between two of log_every_n_steps

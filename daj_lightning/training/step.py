@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from daj_lightning.bilevel import Credit, Window
+from daj_lightning.bilevel import Credit
+from daj_lightning.records import JudgeBatch
 
 
 class MetaGradient(NamedTuple):
@@ -44,10 +45,9 @@ class StepReport(NamedTuple):
     weights: Tensor
     """(K,)."""
     hypergradient: Tensor | None
-    """(K,) d L_meta / d alpha_i; None where none was due, or where the engine credits whole domains."""
+    """(K,) d L_meta / d alpha_i; None where no credit was due, or where the engine credits whole domains."""
 
     @classmethod
-    def of(cls, window: Window, weights: Tensor, credits: Sequence[Credit]) -> StepReport:
-        one_by_one = bool(credits) and credits[-1].batch is window.batch
-        derivative = credits[-1].derivative if one_by_one else None
-        return cls(window.batch.sample_ids, window.batch.domains, window.losses, weights, derivative)
+    def of(cls, inner: JudgeBatch, losses: Tensor, weights: Tensor, credits: Sequence[Credit]) -> StepReport:
+        one_by_one = bool(credits) and credits[-1].batch is inner
+        return cls(inner.sample_ids, inner.domains, losses, weights, credits[-1].derivative if one_by_one else None)

@@ -229,6 +229,8 @@ class TestUnrolling:
         store = first.start(setting(judge))
         for inner in windows[:3]:
             first.observe(take_inner_step(judge, optimizer, inner, ALPHA, None, store))
+            first.forget()
+        assert len(first.history) == 2, "what the fourth window pushes out is gone"
         second.start(setting(judge))
         second.load_state(first.state())
         last = take_inner_step(judge, optimizer, windows[3], ALPHA, None, store)

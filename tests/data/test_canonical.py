@@ -27,6 +27,8 @@ print(solve(list(map(int, input().split()))))
         ("    total = 0", '    """Sum what stands before."""\n    total = 0'),
         ("    total = 0", "    'a string that stands as a comment'\n    total = 0"),
         ("def solve(nums, k=3):", "def solve(nums: list[int], k: int=3) -> int:"),
+        ("    total = 0", "    total: int = 0"),
+        ("    total = 0", "    total: int\n    total = 0"),
         ("nums", "a"),
         ("total", "i2"),
         ("solve", "main"),
@@ -96,6 +98,12 @@ def test_what_a_program_does_counts(old: str, new: str) -> None:
 )
 def test_scopes_decide_which_names_are_the_programs_own(one: str, other: str, same: bool) -> None:
     assert (canonical_program(one) == canonical_program(other)) is same
+
+
+def test_the_hints_of_a_class_body_count() -> None:
+    """They are what a dataclass is made of."""
+    body = "@dataclass\nclass Node:\n    {0}\n"
+    assert canonical_program(body.format("size: int = 0")) != canonical_program(body.format("size = 0"))
 
 
 def test_unfinished_programs_are_compared_by_depth_and_tokens_of_their_lines() -> None:

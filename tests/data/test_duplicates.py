@@ -96,6 +96,12 @@ def test_two_instances_of_one_task_stay_where_a_test_tells_them_apart() -> None:
     assert left([problem("old", "train", other, [TestCase("1 \n5", "0\n")]), problem("new", "test")]) == ["old", "new"]
 
 
+def test_one_text_is_one_problem_whatever_its_tests_expect() -> None:
+    """Of "print any" one answer stands in each copy, and an expectation may be damaged."""
+    again = problem("old", "train", f" {STATEMENT}\n", [TestCase("1\n5\n", "6\n")])
+    assert left([again, problem("new", "test")]) == ["new"]
+
+
 def test_public_tests_tell_apart_too_and_those_of_another_encoding_do_not() -> None:
     a, b = problem("a", "train", tests=[TestCase("[1, 2]", "3")]), problem("b", "test", tests=[TestCase("[1, 2]", "4")])
     assert told_apart(a, b)

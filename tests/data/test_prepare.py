@@ -252,6 +252,17 @@ def test_limits_on_pairs_count_pairs_in_both_orders_and_a_late_problem_is_droppe
     assert check_prepared(data.preparation, tmp_path) == manifest
 
 
+@pytest.mark.parametrize("kind", ["problem", "candidate"])
+def test_an_id_that_occurs_twice_is_refused(tmp_path: Path, kind: str) -> None:
+    class Twice(ToySource):
+        def load(self) -> tuple[list[Problem], list[Candidate]]:
+            problems, candidates = super().load()
+            return (problems + problems[:1], candidates) if kind == "problem" else (problems, candidates * 2)
+
+    with pytest.raises(DajError, match=f"{kind} ids occur twice"):
+        prepare(toy_data(tmp_path, tmp_path, source=Twice()).preparation, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("kept_before", "wanted"),
     [

@@ -23,6 +23,7 @@ from daj_lightning.bilevel import (
     InstanceTable,
     JvpEngine,
     TraceEngine,
+    Window,
 )
 from daj_lightning.judge import Judge
 from daj_lightning.records import DajError
@@ -124,6 +125,8 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_last_bit(prepared: Prepared, t
         ({"engine": TraceEngine(), "reweighter": InstanceTable()}, {}, "Use DomainWeights, or BankEngine"),
         ({"reweighter": HierarchicalWeights()}, {"num_meta": 1}, "num_meta must be >= 2"),
         ({"outer_accumulation": 0}, {}, "outer_accumulation=0 must be >= 1"),
+        ({"outer_accumulation": 9, "max_windows": 6}, {}, "no outer step in 6 windows"),
+        ({"outer_warmup_windows": 6, "max_windows": 6}, {}, "no outer step in 6 windows"),
         ({"meta_decay": 1.0}, {}, r"meta_decay must be in \[0, 1\), got 1.0"),
     ],
 )
@@ -134,7 +137,52 @@ def test_parts_that_do_not_fit_are_refused_before_training(
         fit(prepared, tmp_path, **module, **data)
 
 
+def test_the_bases_own_dropout_is_refused_too(prepared: Prepared, tmp_path: Path) -> None:
+    judge = Judge(str(prepared.base), "float32", lora_r=4, lora_alpha=8)
+    judge.load()
+    judge.causal_lm.config.attention_dropout = 0.3
+    with pytest.raises(DajError, match="the judge has attention_dropout"):
+        fit(prepared, tmp_path, judge=judge, engine=FiniteDifferenceEngine())
+
+
+def test_the_agreement_of_the_halves_is_logged_with_its_own_window(prepared: Prepared, tmp_path: Path) -> None:
+    module = toy_module(prepared.base, reweighter=InstanceTable(), meta_every=2)
+    logger = CSVLogger(str(tmp_path), name="csv", version="")
+    toy_trainer(tmp_path, logger=logger).fit(module, toy_data(prepared.root, prepared.base, max_windows=7))
+    rows = [row.split(",") for row in (tmp_path / "csv" / "metrics.csv").read_text().splitlines()]
+    column, step = rows[0].index("meta/split_half"), rows[0].index("step")
+    logged = {int(row[step]): float(row[column]) for row in rows[1:] if row[column]}
+    assert list(logged) == [1, 3, 5]
+    assert list(logged.values()) == pytest.approx(module.agreement.values)
+
+
+def test_an_engine_never_sees_the_warm_up(prepared: Prepared, tmp_path: Path) -> None:
+    """Adam's first steps have Jacobians of another size; a trace or an unrolled bank would carry them on."""
+
+    class Seen(BankEngine):
+        windows = 0
+
+        def observe(self, window: Window) -> None:
+            self.windows += 1
+            super().observe(window)
+
+    engine = Seen(unroll_windows=3)
+    fit(prepared, tmp_path, engine=engine, outer_warmup_windows=4, max_windows=6)
+    assert engine.windows == 2
+
+
+def test_a_checkpoint_of_another_engine_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    callbacks = [WindowCheckpoint(str(tmp_path / "checkpoints"), every_n_windows=4)]
+    fit(prepared, tmp_path, callbacks, engine=JvpEngine(), max_windows=6)
+    with pytest.raises(DajError, match="run with another engine"):
+        toy_trainer(tmp_path).fit(
+            toy_module(prepared.base),
+            toy_data(prepared.root, prepared.base, max_windows=6),
+            ckpt_path=str(tmp_path / "checkpoints" / "window-000004.ckpt"),
+        )
+
+
 def test_an_engine_that_goes_back_refuses_dropout(prepared: Prepared, tmp_path: Path) -> None:
     judge = Judge(str(prepared.base), "float32", lora_r=4, lora_alpha=8, lora_dropout=0.1)
-    with pytest.raises(DajError, match=r"lora_dropout 0\.1 would drop other units"):
+    with pytest.raises(DajError, match=r"the judge has .*lora_dropout"):
         fit(prepared, tmp_path, judge=judge, engine=JvpEngine())
