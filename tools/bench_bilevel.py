@@ -1,0 +1,369 @@
+"""Our hypergradients beside Betty's, and our plain training beside TRL's: one judge, the same samples, one process.
+
+    python tools/bench_bilevel.py                      # Markdown tables, then a line for every claim; 9 min of CPU
+    python tools/bench_bilevel.py --quick              # a round each, SGD, two precisions; 2 min
+    python tools/bench_bilevel.py --only accuracy cost
+
+Betty is no dependency of the package. Its release asks for another Python, but runs:
+
+    pip install --ignore-requires-python --no-deps betty-ml==0.2.1
+
+Judge, samples and the float64 truth are those of tools/measure.py. Times are CPU seconds of this process in user
+mode, on one thread, medians of interleaved rounds; passes and bytes are counted.
+Letters: K samples in a window (16), M meta samples (8), P adapter parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import datasets
+import torch
+import transformers
+import trl
+from bench_step import peak_bytes
+from bench_trl import plain
+from measure import (
+    FLOAT32,
+    INNER_LR,
+    LENGTH,
+    OBJECTIVE,
+    PRECISIONS,
+    WINDOWS,
+    Against,
+    Claim,
+    K,
+    M,
+    Passes,
+    Precision,
+    Problem,
+    Table,
+    interleaved,
+    make_problem,
+    print_table,
+    ratios,
+    span,
+    truth,
+    warmed,
+)
+from torch import Tensor, nn
+from torch.optim import Adam
+
+import daj_lightning.bilevel as bilevel
+from daj_lightning.bilevel import BankEngine, FiniteDifferenceEngine, FlatView, HypergradientEngine, JvpEngine
+from daj_lightning.records import JudgeBatch
+
+RADII = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+INSTALL_BETTY = "pip install --ignore-requires-python --no-deps betty-ml==0.2.1"
+try:
+    from betty.configs import Config, EngineConfig
+    from betty.engine import Engine
+    from betty.logging import get_logger
+    from betty.problems import ImplicitProblem
+
+    get_logger().setLevel(logging.WARNING)
+    HAS_BETTY = True
+except ImportError:
+    HAS_BETTY, ImplicitProblem = False, object
+
+
+# The two sides -------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """An outer step as training/module.py takes it: all that this tool knows of our engines.
+
+    Args:
+        engine: None for the inner and meta passes alone.
+        windows, metas: a meta batch after every window; default: one of each.
+    """
+
+    derivative: Tensor
+    """d L_meta / d alpha of the last outer step."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        engine: HypergradientEngine | None,
+        precision: Precision = FLOAT32,
+        windows: Sequence[JudgeBatch] = (),
+        metas: Sequence[JudgeBatch] = (),
+    ) -> None:
+        self.windows, self.metas = windows or problem.windows[:1], metas or [problem.meta]
+        self.judge, self.engine, self.table = problem.judge(precision), engine, Table(K * len(self.windows))
+        self.flat = FlatView(self.judge.adapter_parameters())
+        self.inner, self.outer = problem.optimizer(self.flat.parameters), Adam(self.table.parameters(), lr=1e-4)
+        setting = bilevel.Setting(self.flat, K, 1, bilevel.RecomputedLoss(self.judge, OBJECTIVE).at)
+        self.store = engine.start(setting) if engine else bilevel.GradientSum(self.flat)
+
+    def run(self) -> None:
+        self.outer.zero_grad()
+        for window, meta in zip(self.windows, self.metas, strict=True):
+            self.inner_step(window)
+            q = self.meta_gradient(meta)
+            for credit in self.engine(q) if self.engine else ():
+                self.table(credit.batch).backward(gradient=credit.derivative / len(self.windows))
+        if self.table.alpha.grad is not None:
+            self.derivative = self.table.alpha.grad.clone()
+            self.outer.step()
+
+    def inner_step(self, batch: JudgeBatch) -> None:
+        weights, losses = self.table(batch).detach(), []
+        for i, sample in enumerate(batch.micro_batches()):
+            loss = OBJECTIVE(self.judge, sample)
+            (loss * self.store.open(i, sample, weights[i])).sum().backward()
+            self.store.close(i, sample)
+            losses.append(loss.detach())
+        gradient = self.store.combine(batch, weights)
+        if self.engine:
+            phi = self.flat.gather(self.flat.parameters) if self.engine.goes_back else None
+            update = bilevel.snapshot(self.inner, self.flat)
+            self.engine.observe(bilevel.Window(batch, torch.cat(losses), self.store.rows, gradient, None, update, phi))
+        self.flat.point_gradients_at(gradient)
+        self.inner.step()
+
+    def meta_gradient(self, batch: JudgeBatch) -> Tensor:
+        q = self.flat.new_zeros()
+        self.flat.point_gradients_at(q)
+        for sample in batch.micro_batches():
+            (OBJECTIVE(self.judge, sample) / len(batch)).sum().backward()
+        self.flat.release_gradients()
+        return q
+
+
+class Lower(ImplicitProblem):  # type: ignore[misc, valid-type]
+    """Betty's lower level."""
+
+    autocast: Any = nullcontext()  # Config(precision="bf16") is CUDA's autocast, which does nothing on a CPU
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        return self.module.adapter_parameters()  # Betty's default, all, fails on a frozen base
+
+    def training_step(self, batch: tuple[JudgeBatch]) -> Tensor:
+        with self.autocast:
+            return (self.upper(batch[0]) * OBJECTIVE(self.module, batch[0])).mean()
+
+
+class Upper(ImplicitProblem):  # type: ignore[misc, valid-type]
+    """Betty's upper level."""
+
+    def training_step(self, batch: tuple[JudgeBatch]) -> Tensor:
+        with self.lower.autocast:
+            return OBJECTIVE(self.lower.module, batch[0]).mean()
+
+    def grad_callback(self) -> None:
+        self.derivative = self.module.alpha.grad.clone()
+
+
+class Betty:
+    """An outer step of Betty with `type="darts"`, which the paper's group uses.
+
+    Args:
+        inner, metas: micro-batches of the outer step; an inner update takes `accumulation` of the inner ones, and
+            one meta micro-batch follows it.
+        radius: of the finite difference; Betty's default.
+    """
+
+    derivative: Tensor
+
+    def __init__(
+        self,
+        problem: Problem,
+        inner: Sequence[JudgeBatch],
+        metas: Sequence[JudgeBatch],
+        accumulation: int,
+        precision: Precision = FLOAT32,
+        radius: float = 1e-2,
+    ) -> None:
+        self.judge, table = problem.judge(precision), Table(sum(len(batch) for batch in inner))
+        parameters = self.judge.adapter_parameters()
+        config = Config(type="darts", gradient_accumulation=accumulation, darts_alpha=radius)
+        loader, meta_loader = ([(batch,) for batch in batches] for batches in (inner, metas))
+        lower = Lower("lower", config, self.judge, problem.optimizer(parameters), train_data_loader=loader)
+        if precision.autocast:
+            lower.autocast = torch.autocast("cpu", torch.bfloat16)
+        config, outer = Config(gradient_accumulation=len(metas)), Adam(table.parameters(), lr=1e-4)
+        self.upper = Upper("upper", config, table, outer, train_data_loader=meta_loader)
+        edges = {"u2l": {self.upper: [lower]}, "l2u": {lower: [self.upper]}}
+        options = EngineConfig(train_iters=len(inner), strategy="cpu")
+        self.engine = Engine([self.upper, lower], options, dependencies=edges)
+        # The engine has made an optimizer of its own.
+        lower.optimizer.load_state_dict(problem.optimizer(parameters).state_dict())
+
+    def run(self) -> None:
+        self.engine.run()
+        self.derivative = self.upper.derivative
+
+
+def betty_shipped(problem: Problem, precision: Precision) -> Betty:
+    """Micro-batches of one sample, as in the paper; the finite difference sees the last one."""
+    return Betty(problem, list(problem.windows[0].micro_batches()), [problem.meta], K, precision)
+
+
+def betty_batched(problem: Problem, precision: Precision, radius: float = 1e-2) -> Betty:
+    """One batch of K: the only way in which all its samples count."""
+    return Betty(problem, problem.windows[:1], [problem.meta], 1, precision, radius)
+
+
+Method = Ours | Betty
+METHODS: dict[str, Callable[[Problem, Precision], Method]] = {
+    "ours, bank": lambda problem, precision: Ours(problem, BankEngine(), precision),
+    "ours, jvp": lambda problem, precision: Ours(problem, JvpEngine(), precision),
+    "ours, finite difference": lambda problem, precision: Ours(problem, FiniteDifferenceEngine(), precision),
+}
+if HAS_BETTY:
+    METHODS |= {"Betty as shipped": betty_shipped, "Betty batched": betty_batched}
+
+
+# What is measured ----------------------------------------------------------------------------------------
+
+
+def accuracy(problem: Problem, quick: bool) -> list[Claim]:
+    rows: list[list[Any]] = []
+    for setting, own in {"SGD": problem}.items() if quick else {"SGD": problem, "Adam": warmed(problem)}.items():
+        wanted = truth(own)
+        for name, make in METHODS.items():
+            # Our training refuses the last two precisions, so they are Betty's alone.
+            compared: list[Against] = []
+            for precision in list(PRECISIONS.values())[: 2 if quick or name.startswith("ours") else None]:
+                method = make(own, precision)
+                method.run()
+                compared.append(Against.truth(method.derivative, wanted))
+            rows.append(
+                [setting, name, f"{compared[0].reached} of {K}", *compared, *["-"] * (len(PRECISIONS) - len(compared))]
+            )
+    title = "Derivatives by the weights against float64: cosine / relative error, both scaled to norm 1"
+    print_table(title, [f"inner step, lr {INNER_LR}", "method", "weights reached", *PRECISIONS], rows)
+    if not HAS_BETTY:
+        return []
+    bank, batched = (next(row[4].cosine for row in rows if row[1] == name) for name in ("ours, bank", "Betty batched"))
+    text = "bfloat16 base, SGD: the bank's cosine >= 0.999, that of Betty batched below"
+    return [Claim(text, f"{bank:.5f} and {batched:.5f}", bank >= 0.999 > batched)]
+
+
+def radii(problem: Problem, quick: bool) -> list[Claim]:
+    wanted, columns = truth(problem), dict[str, list[Against]]()
+    for name, precision in list(PRECISIONS.items())[:2]:
+        engine = FiniteDifferenceEngine()
+        method = Ours(problem, engine, precision)
+        method.run()  # the step is taken; the radius matters only after it
+        q = method.meta_gradient(problem.meta)
+        column = columns[f"ours, {name}"] = []
+        for engine.radius in RADII:
+            column.append(Against.truth(engine(q)[0].derivative, wanted))
+        if HAS_BETTY and not quick:
+            column = columns[f"Betty batched, {name}"] = []
+            for radius in RADII:
+                betty = betty_batched(problem, precision, radius)
+                betty.run()
+                column.append(Against.truth(betty.derivative, wanted))
+    title = f"Finite differences over all {K} samples (SGD): cosine / relative error, both scaled to norm 1"
+    print_table(title, ["radius", *columns], list(zip(map(str, RADII), *columns.values(), strict=True)))
+    return []
+
+
+def cost(problem: Problem, rounds: int) -> list[Claim]:
+    problem = warmed(problem)
+    makes: dict[str, Callable[[Problem, Precision], Method]]
+    makes = {"inner and meta passes alone": lambda *own: Ours(own[0], None, own[1]), **METHODS}
+    makes.pop("Betty as shipped", None)  # has less to say; see `schedule`
+    passes, mib = dict[str, Passes](), dict[str, float]()
+
+    def first_step(name: str) -> None:
+        method = makes[name](problem, FLOAT32)
+        passes[name] = Passes(method.judge)
+        method.run()
+
+    for name in makes:  # from nothing: the peak has model, moments, bank and activations
+        mib[name] = peak_bytes(lambda name=name: first_step(name), "cpu") / 2**20  # type: ignore[misc]
+    *_, last = makes
+    times = interleaved({name: make(problem, FLOAT32).run for name, make in makes.items()}, rounds)
+    over_last = {name: ratios(own.user, times[last].user) for name, own in times.items()}
+    rows = []
+    for name, of in passes.items():
+        counts = of.forwards, of.backwards, f"{mib[name]:.1f}", f"{mib[name] / mib[last]:.3f}"
+        took = span(times[name].user), span(over_last[name]), span(times[name].kernel)
+        rows.append([name, *counts, *took])
+    title = f"One inner step of {K} samples, a meta batch of {M}, all {K} weights reached (Adam, float32)"
+    header = "method", "samples forward", "backward", "peak tensor MiB", "ratio", "user CPU s", "ratio", "kernel CPU s"
+    print_table(f"{title}; ratios over {last}", header, rows)
+    fd = ratios(times["ours, finite difference"].user, times["ours, bank"].user)
+    text = "finite differences over all samples >= 1.5x the bank's user CPU time"
+    claims = [Claim(text, f"{span(fd)}x", statistics.median(fd) >= 1.5)]
+    if HAS_BETTY:
+        memory = mib["ours, bank"] / mib["Betty batched"]
+        both = [[u + k for u, k in zip(*times[name], strict=True)] for name in ("ours, bank", "Betty batched")]
+        user, cpu = over_last["ours, bank"], ratios(*both)
+        figure = f"{span(user)}x in user mode, {span(cpu)}x with the kernel's paging"
+        holds = max(statistics.median(user), statistics.median(cpu)) <= 0.62
+        claims.append(Claim("the bank <= 0.62x the CPU time of Betty batched", figure, holds))
+        claims.append(Claim("the bank <= 0.08x its peak tensor bytes", f"{memory:.3f}x", memory <= 0.08))
+    return claims
+
+
+def schedule(problem: Problem, rounds: int) -> list[Claim]:
+    problem = warmed(problem)
+    metas = list(problem.meta.micro_batches())
+    singles = [sample for window in problem.windows for sample in window.micro_batches()]
+    methods: dict[str, Method] = {"ours, bank": Ours(problem, BankEngine(), windows=problem.windows, metas=metas)}
+    if HAS_BETTY:
+        methods["Betty as shipped"] = Betty(problem, singles, metas, K)
+    passes = {name: Passes(method.judge) for name, method in methods.items()}
+    times = interleaved({name: method.run for name, method in methods.items()}, rounds)
+    rows = []
+    for name, method in methods.items():
+        reached = f"{int((method.derivative != 0).sum())} of {len(singles)}"
+        counts = [count // rounds for count in (passes[name].forwards, passes[name].backwards)]
+        rows.append([name, reached, *counts, span(times[name].user)])
+    title = f"Betty's schedule: {WINDOWS} inner steps of {K}, a meta sample after each, one outer step (Adam, float32)"
+    print_table(title, ["method", "weights reached", "samples forward", "backward", "user CPU s an outer step"], rows)
+    if not HAS_BETTY:
+        return []
+    cpu = ratios(times["ours, bank"].user, times["Betty as shipped"].user)
+    return [Claim("<= 1.0x Betty's user CPU time on its own schedule", f"{span(cpu)}x", statistics.median(cpu) <= 1.0)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sections = ("accuracy", "radii", "cost", "schedule", "plain")
+    parser.add_argument("--only", nargs="+", choices=sections, default=sections)
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="of `cost`; `schedule` takes half as many, `plain` a third"
+    )
+    parser.add_argument("--quick", action="store_true", help="a round each, SGD, two precisions")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    transformers.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    os.environ["TQDM_DISABLE"] = "1"
+    rounds = 2 if args.quick else args.rounds
+    if not HAS_BETTY:
+        print(f"Betty is missing, and its rows are left out. Install it with: {INSTALL_BETTY}\n")
+    problem = make_problem()
+    size = sum(value.numel() for value in problem.adapters)
+    print(f"CPU, 1 thread; torch {torch.__version__}, TRL {trl.__version__}; P = {size:,}, K = {K}, M = {M},")
+    print(f"2 x {LENGTH} tokens a pair; medians of interleaved rounds [min-max]")
+    measures: dict[str, Callable[[], list[Claim]]] = {
+        "accuracy": lambda: accuracy(problem, args.quick),
+        "radii": lambda: radii(problem, args.quick),
+        "cost": lambda: cost(problem, rounds),
+        "schedule": lambda: schedule(problem, (rounds + 1) // 2),
+        "plain": lambda: plain(problem, (rounds + 2) // 3, args.quick),
+    }
+    claims = [claim for name in sections if name in args.only for claim in measures[name]()]
+    print()
+    for claim in claims:
+        print(f"{'PASS' if claim.holds else 'FAIL'}  {claim.text}: {claim.figure}")
+
+
+if __name__ == "__main__":
+    main()
