@@ -38,6 +38,7 @@ from daj_lightning.bilevel import (
     JvpEngine,
     TraceEngine,
     Window,
+    mean_credits,
 )
 from daj_lightning.judge import Judge
 from daj_lightning.records import DajError, JudgeBatch
@@ -240,6 +241,21 @@ class TestUnrolling:
         for a, b in zip(first(q), second(q), strict=True):
             assert torch.equal(a.derivative, b.derivative)
             assert torch.equal(a.batch.sample_ids, b.batch.sample_ids)
+
+
+@pytest.mark.parametrize("engine", [BankEngine(unroll_windows=2), TraceEngine()], ids=lambda e: type(e).__name__)
+def test_the_credits_of_two_halves_of_a_meta_batch_add_up(
+    tiny_config: Qwen3Config, engine: HypergradientEngine
+) -> None:
+    judge = make_judge(tiny_config)
+    randomize_adapters(judge)
+    optimizer = OPTIMIZERS["adam"](judge.adapter_parameters())
+    history_of(engine, judge, optimizer, [make_batch(K, seed=s) for s in (1, 2)], torch.ones(K))
+    first, second = (meta_gradient(judge, make_batch(3, seed=s)) for s in (5, 6))
+    added = mean_credits([engine(first), engine(second)], [0.25, 0.75])
+    whole = engine(0.25 * first + 0.75 * second)
+    for a, b in zip(added, whole, strict=True):
+        torch.testing.assert_close(a.derivative, b.derivative, rtol=1e-4, atol=1e-9)
 
 
 def by_domain(credits: Sequence[tuple[JudgeBatch, Tensor]]) -> Tensor:
