@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torchmetrics import MeanMetric
 
-from daj_lightning.bilevel import shares
+from daj_lightning.bilevel import Reweighter, Uniform, shares
 from daj_lightning.data import JudgeData, LiveCodeBenchSource, PairDataset, SampleStream
 from daj_lightning.evaluation.metrics import Score, best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
@@ -121,19 +121,24 @@ class BeforeAfter(Callback):
         for batch in data.test_dataloader():
             judgments += module.answer(batch)
         return {
-            "inner_loss": self._mean_loss(module, data.train_pairs),
-            "meta_loss": self._mean_loss(module, data.meta_pairs),
+            "inner_loss": self._mean_loss(module, data.train_pairs, module.reweighter),
+            "meta_loss": self._mean_loss(module, data.meta_pairs, Uniform()),
             **score_sets(judgments, data, "test"),
         }
 
-    def _mean_loss(self, module: DataReweightedJudge, dataset: PairDataset) -> float:
-        """Unweighted mean over a fixed random part of the set."""
+    def _mean_loss(self, module: DataReweightedJudge, dataset: PairDataset, reweighter: Reweighter) -> float:
+        """Weighted mean over a fixed random part of the set: what the level minimises.
+
+        A judge that has learned to disagree with swapped preferences loses on them, and their weight says so.
+        """
         mean = MeanMetric()
         module.judge.eval()
         number = min(self.num_loss_samples, len(dataset))
         with torch.no_grad():
             for i in SampleStream(len(dataset), seed=0, name="measured").take(0, number):
-                mean.update(module.objective(module.judge, dataset.batch([i]).to(module.device)).cpu())
+                sample = dataset.batch([i]).to(module.device)
+                loss = module.objective(module.judge, sample)
+                mean.update(loss.cpu(), reweighter(sample, loss).cpu())
         return float(mean.compute())
 
 
@@ -184,7 +189,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     """The result of a run on one screen."""
     before, after = report["before"], report["after"]
     table = Table("", "before", "after", title=f"{report['windows']} windows, {report['outer_steps']} outer steps")
-    table.add_row("inner loss (training pairs)", f"{before['inner_loss']:.4f}", f"{after['inner_loss']:.4f}")
+    table.add_row("inner loss (weighted pairs)", f"{before['inner_loss']:.4f}", f"{after['inner_loss']:.4f}")
     table.add_row("meta loss (meta pairs)", f"{before['meta_loss']:.4f}", f"{after['meta_loss']:.4f}")
     _add_scores(table, "test problems", before, after)
     if "unseen" in after:

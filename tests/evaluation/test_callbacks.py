@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import Prepared
 from rich.console import Console
 from tiny import ToySource, toy_data, toy_module, toy_trainer
 
+from daj_lightning.bilevel import Reweighter, Uniform
 from daj_lightning.data import JudgeData, prepare
 from daj_lightning.evaluation import BeforeAfter, Scoreboard
 from daj_lightning.evaluation.callbacks import UNSEEN, print_report, score_sets
 from daj_lightning.judge import judge_response, selection_tag
-from daj_lightning.records import Candidate, Problem
+from daj_lightning.records import Candidate, JudgeBatch, Problem
 
 CONFOUNDS = {"longer code", "shorter code", "more layout", "stronger policy", "first position"}
 
@@ -110,6 +112,25 @@ def test_a_run_reports_both_sets_before_and_after(
     printed = capsys.readouterr().out
     assert "test problems" in printed
     assert UNSEEN in printed
+
+
+def test_the_inner_loss_is_weighted_as_training_weighs_it(prepared: Prepared, tmp_path: Path) -> None:
+    """Two of the first four samples weigh nothing: their losses do not count."""
+
+    class EverySecond(Reweighter):
+        def forward(self, batch: JudgeBatch, losses: torch.Tensor) -> torch.Tensor:
+            return (batch.sample_ids % 2).to(losses.dtype)
+
+    module = toy_module(prepared.base, reweighter=Uniform())
+    data = toy_data(prepared.root, prepared.base, max_windows=1)
+    toy_trainer(tmp_path).fit(module, data)
+    callback = BeforeAfter(str(tmp_path), num_loss_samples=len(data.train_pairs))
+    module.judge.eval()
+    with torch.no_grad():
+        odd = [module.objective(module.judge, data.train_pairs.batch([i])) for i in range(1, len(data.train_pairs), 2)]
+    wanted = float(torch.cat(odd).mean())
+    assert callback._mean_loss(module, data.train_pairs, EverySecond()) == pytest.approx(wanted, rel=1e-5)
+    assert callback._mean_loss(module, data.train_pairs, Uniform()) != pytest.approx(wanted, rel=1e-5)
 
 
 def score(value: float | None) -> dict[str, float | None]:
