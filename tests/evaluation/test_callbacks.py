@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import Prepared
 from rich.console import Console
-from tiny import ToySource, toy_data, toy_module, toy_trainer
+from tiny import ToySource, randomize_adapters, toy_data, toy_module, toy_trainer
 
 from daj_lightning.bilevel import Reweighter, Uniform
 from daj_lightning.data import JudgeData, prepare
@@ -124,6 +124,7 @@ def test_the_inner_loss_is_weighted_as_training_weighs_it(prepared: Prepared, tm
     module = toy_module(prepared.base, reweighter=Uniform())
     data = toy_data(prepared.root, prepared.base, max_windows=1)
     toy_trainer(tmp_path).fit(module, data)
+    randomize_adapters(module.judge)  # at its start every loss is ln 2
     callback = BeforeAfter(str(tmp_path), num_loss_samples=len(data.train_pairs))
     module.judge.eval()
     with torch.no_grad():
