@@ -119,6 +119,14 @@ def test_a_program_that_attacks_its_worker_gains_nothing(mode, marker, monkeypat
     assert wait_until(lambda: not survivors(marker))
 
 
+@pytest.fixture
+def own_interrupt():
+    """A shell starts what runs in its background with SIGINT ignored, and Python then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_kill_all_reaches_no_other_program(sandbox):
     """kill(-1) of one program while another one is at work."""
     if sandbox.mode == "rlimits" and os.getuid() != 0:
@@ -130,7 +138,7 @@ def test_kill_all_reaches_no_other_program(sandbox):
     assert [verdict.passed for verdict in verdicts] == [False, True]
 
 
-def test_an_interrupt_leaves_no_process_behind(mode, marker):
+def test_an_interrupt_leaves_no_process_behind(mode, marker, own_interrupt):
     sandbox = start(mode, test_wall_s=60)
 
     def interrupt():
