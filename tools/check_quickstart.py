@@ -22,7 +22,7 @@ def claims(report: dict) -> dict[str, bool]:
         "the judge selects better than chance (95 % interval)": after["selection"]["judge"]["low"] > 0.5,
         "and better than before": after["selection"]["judge"]["value"] > before["selection"]["judge"]["high"],
         "the meta loss fell": after["meta_loss"] < before["meta_loss"],
-        "the inner loss fell": after["inner_loss"] < before["inner_loss"],
+        "the weighted inner loss fell": after["inner_loss"] < before["inner_loss"],
     }
 
 
