@@ -8,7 +8,7 @@ Letters: B samples, R rows of tokens (two a preference pair), T tokens.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
@@ -47,6 +47,18 @@ class TestCase:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitTests:
+    """How BigCodeBench grades a task: a unittest module that runs in the candidate's own process."""
+
+    source: str
+    """The module; defines `class TestCases`."""
+    entry_point: str
+    """Function that the tests call."""
+    code_prompt: str
+    """Imports and signature that the task gives; put before the candidate ("calibrated")."""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A programming problem with its tests."""
 
@@ -54,25 +66,32 @@ class Problem:
     title: str
     statement: str
     platform: str
-    """"atcoder" (stdin) or "leetcode" (functional)."""
+    """"atcoder" (stdin), "leetcode" (functional) or "bigcodebench" (unit tests)."""
     difficulty: str
     """"easy", "medium" or "hard"."""
-    release_date: datetime.date
+    release_date: datetime.date | None
+    """None where the source gives a split instead."""
     starter_code: str
     """Empty for stdin problems."""
     function_name: str | None
     """Method of `class Solution` to call, None for a stdin problem."""
     public_tests: tuple[TestCase, ...]
     """Shown to the judge."""
-    hidden_tests: tuple[TestCase, ...]
-    """Only ever seen by the grader."""
-    unseen: bool = False
-    """Of a family and with mistakes that neither train nor meta hold: the second test set."""
+    hidden_tests: Sequence[TestCase]
+    """Only ever seen by the grader; a source may leave them on disk until they are asked for."""
+    unit_tests: UnitTests | None = None
+    """In place of public and hidden tests."""
+    split: str | None = None
+    """Side that the source decided: "train", "meta", "test", "unseen" or "none"; None: by release date.
+
+    "unseen": of a family and with mistakes that neither train nor meta hold, the second test set."""
+    topic: str = ""
+    """Subject, where the benchmark's domains are subjects (BigCodeBench)."""
 
     @property
     def domain(self) -> str:
-        """Platform x difficulty, e.g. "atcoder-hard": the unit of domain reweighting (paper, section 5)."""
-        return f"{self.platform}-{self.difficulty}"
+        """The unit of domain reweighting (paper, section 5): the topic, else e.g. "atcoder-hard"."""
+        return self.topic or f"{self.platform}-{self.difficulty}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +120,13 @@ class Verdict:
     grader: str
     """Comparison rule, e.g. "process"."""
     sandbox: str
-    """Isolation it ran under, e.g. "namespaces" or "rlimits"."""
+    """Isolation it ran under: "namespaces", "bubblewrap" or "unsafe-local"."""
     python: str
     """Version of the interpreter that ran it, e.g. "3.11.7"."""
+    limits: str
+    """Of each test, e.g. "test_wall_s=6.0 test_cpu_s=6 memory_mib=1024 ..."."""
+    forgeable: bool = False
+    """The tests ran in the program's own process, which could have faked them (BigCodeBench)."""
 
     @property
     def passed(self) -> bool:

@@ -32,7 +32,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from daj_lightning.cli import Cli
 from daj_lightning.data import JudgeData, PairDataset, TemplatedResponses
-from daj_lightning.data.comparisons import preference_pairs
+from daj_lightning.data.pairs import preference_pairs
 from daj_lightning.training import DataReweightedJudge
 
 NUM_JUDGES = 2

@@ -1,17 +1,14 @@
 """Everything before a tensor: sources, preparation, pairs, batches."""
 
-from daj_lightning.data.comparisons import (
-    ResponseSource,
-    SampledResponses,
-    TemplatedResponses,
-    mixed_comparisons,
-    preference_pairs,
-    voting_comparisons,
-)
+from daj_lightning.data.comparisons import mixed_comparisons, voting_comparisons
 from daj_lightning.data.datamodule import LCB_DOMAINS, JudgeData
 from daj_lightning.data.dataset import PairDataset, corrupt
-from daj_lightning.data.livecodebench import candidate_from_row, problem_from_row, read_jsonl
-from daj_lightning.data.prepare import Preparation, check_prepared, prepare
+from daj_lightning.data.jsonl import read_jsonl
+from daj_lightning.data.livecodebench import candidate_from_row, problem_from_row
+from daj_lightning.data.pairs import preference_pairs
+from daj_lightning.data.preparation import Preparation
+from daj_lightning.data.prepare import check_prepared, prepare
+from daj_lightning.data.responses import ResponseSource, SampledResponses, TemplatedResponses
 from daj_lightning.data.schedule import BilevelLoader, SampleStream
 from daj_lightning.data.sources import BankSource, LiveCodeBenchSource, Source
 

@@ -12,16 +12,12 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from daj_lightning.data.comparisons import ResponseSource
 from daj_lightning.data.dataset import PairDataset, corrupt
-from daj_lightning.data.prepare import (
-    Preparation,
-    check_prepared,
-    prepare,
-    read_comparisons,
-    read_graded,
-    read_pairs,
-)
+from daj_lightning.data.labels import read_graded
+from daj_lightning.data.pairs import read_comparisons, read_pairs
+from daj_lightning.data.preparation import Preparation
+from daj_lightning.data.prepare import check_prepared, prepare
+from daj_lightning.data.responses import ResponseSource
 from daj_lightning.data.schedule import BilevelLoader, SampleStream
 from daj_lightning.data.sources import Source
 from daj_lightning.execution import Limits

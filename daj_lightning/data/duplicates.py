@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from daj_lightning.data.canonical import canonical_program
 from daj_lightning.execution.compare import same_text, same_value
-from daj_lightning.records import Candidate, Problem, TestCase
+from daj_lightning.records import Candidate, Problem
 
 STRENGTH = ("test", "unseen", "meta", "train")
 """Of two sides the later one holds the repeat."""
@@ -108,12 +108,11 @@ def _repeats(kind: str, rivals: _Rivals, side_of: Mapping[str, str]) -> list[Rep
 
 def _like_statements(problems: Sequence[Problem], side_of: Mapping[str, str], threshold: float) -> _Rivals:
     of_id = {problem.problem_id: problem for problem in problems}
-    wanted = {name: _wanted(problem) for name, problem in of_id.items()}
     text = {name: " ".join(problem.statement.split()) for name, problem in of_id.items()}
     rivals: dict[str, list[tuple[str, float]]] = {name: [] for name in of_id}
     for a, b, score in similar_statements(problems, side_of, threshold):
         # One text is one problem, whatever its tests say: an expectation may be damaged, or one answer of several.
-        if text[a] == text[b] or not _told_apart(of_id[a], wanted[a], of_id[b], wanted[b]):
+        if text[a] == text[b] or not told_apart(of_id[a], of_id[b]):
             rivals[a].append((b, score))
             rivals[b].append((a, score))
     return rivals
@@ -155,24 +154,17 @@ def told_apart(a: Problem, b: Problem) -> bool:
 
     Tests of stdin problems say nothing about functional ones.
     """
-    return _told_apart(a, _wanted(a), b, _wanted(b))
-
-
-def _told_apart(a: Problem, wanted_a: Mapping[str, str], b: Problem, wanted_b: Mapping[str, str]) -> bool:
     if (a.function_name is None) != (b.function_name is None):
         return False
     alike = same_text if a.function_name is None else same_value
+    wanted_a, wanted_b = _wanted(a), _wanted(b)
     shared = [(wanted_a[text], wanted_b[text]) for text in wanted_a.keys() & wanted_b.keys()]
     return any(one != other and not alike(one, other) for one, other in shared)
 
 
 def _wanted(problem: Problem) -> dict[str, str]:
     """Input -> expected output, over all tests."""
-    return {_lines(test.input): test.output for test in _tests(problem)}
-
-
-def _tests(problem: Problem) -> tuple[TestCase, ...]:
-    return problem.public_tests + problem.hidden_tests
+    return {_lines(test.input): test.output for test in (*problem.public_tests, *problem.hidden_tests)}
 
 
 def _lines(text: str) -> str:

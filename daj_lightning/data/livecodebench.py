@@ -15,7 +15,6 @@ import pickletools
 import zlib
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from daj_lightning.records import Candidate, DajError, Problem, TestCase
@@ -82,7 +81,7 @@ def _problem(row: Mapping[str, Any]) -> Problem:
         function_name=metadata.get("func_name"),
         public_tests=public,
         hidden_tests=hidden,
-        unseen=bool(metadata.get("bank", {}).get("unseen", False)),
+        split="unseen" if metadata.get("bank", {}).get("unseen") else None,
     )
 
 
@@ -126,30 +125,6 @@ def _text_of_pickle(name: str, raw: bytes) -> str:
         found = f"the operations {sorted(foreign)}" if foreign else f"a {type(unpacked).__name__}"
         raise DajError(f"{name}: private tests hold {found}, wanted a pickle of JSON text and nothing else.")
     return unpacked
-
-
-def read_jsonl(path: str | Path, what: str) -> list[dict[str, Any]]:
-    """The rows of a JSON Lines file.
-
-    Raises:
-        DajError: the file is missing or a line is not a JSON object; names the line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DajError(f"{what}: no file {str(path)!r}. Give the path of a JSON Lines file.")
-    rows = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DajError(f"{what}: {path}, line {number} is not JSON ({error.msg}).") from error
-            if not isinstance(row, dict):
-                raise DajError(f"{what}: {path}, line {number} holds a {type(row).__name__}, wanted an object.")
-            rows.append(row)
-    return rows
 
 
 def candidate_from_row(row: Mapping[str, Any], where: str) -> Candidate:

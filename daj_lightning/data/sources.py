@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import date
 from pathlib import Path
 from typing import Protocol
 
 from daj_lightning.data import bank
 from daj_lightning.data.bank import bank_candidates, bank_rows, unseen_rows
-from daj_lightning.data.livecodebench import candidate_from_row, problem_from_row, read_jsonl
+from daj_lightning.data.jsonl import read_jsonl
+from daj_lightning.data.livecodebench import candidate_from_row, problem_from_row
+from daj_lightning.data.splits import META_START
 from daj_lightning.records import Candidate, DajError, Problem
-
-# Section 5.1: the lower level ends and the upper level begins; the upper level ends and the test begins.
-META_START, TEST_START, TEST_END = date(2024, 8, 1), date(2025, 2, 1), date(2025, 5, 1)
 
 
 class Source(Protocol):
@@ -72,8 +70,9 @@ class BankSource:
         return problems, candidates
 
     def _policy(self, problem: Problem) -> str:
-        if problem.unseen:
+        if problem.split == "unseen":
             return self.unseen_policy
+        assert problem.release_date
         return self.train_policy if problem.release_date < META_START else self.other_policy
 
     def description(self) -> dict[str, object]:

@@ -24,7 +24,7 @@ def grade(problem: Problem, candidate: Candidate, sandbox: Sandbox, *, stop: thr
         DajError: empty code, no tests, or a candidate of another problem.
         SandboxError: the sandbox failed, which says nothing about the candidate.
     """
-    tests = problem.public_tests + problem.hidden_tests
+    tests = (*problem.public_tests, *problem.hidden_tests)
     check(problem, candidate, tests)
     outcome, detail, num_passed, cpu_s = Outcome.PASSED, "", 0, 0.0
     with sandbox.session(candidate.code, problem.function_name, stop) as session:
@@ -46,6 +46,7 @@ def grade(problem: Problem, candidate: Candidate, sandbox: Sandbox, *, stop: thr
         grader=GRADER,
         sandbox=sandbox.mode,
         python=platform.python_version(),
+        limits=str(sandbox.limits),
     )
 
 

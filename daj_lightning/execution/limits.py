@@ -34,6 +34,9 @@ class Limits:
             if not 0 < value < math.inf:
                 raise DajError(f"{field.name} is {value}; wanted a number > 0.")
 
+    def __str__(self) -> str:
+        return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
     def rlimits(self, processes: int) -> dict[str, tuple[int, int]]:
         """Soft and hard limit by the name of the constant in `resource`."""
         memory, files = self.memory_mib << 20, self.open_files

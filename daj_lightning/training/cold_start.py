@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from daj_lightning.data.prepare import read_pairs
+from daj_lightning.data.pairs import read_pairs
 from daj_lightning.judge import (
     EncodedResponse,
     encode_prompt,

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from daj_lightning.data import PairDataset, corrupt
-from daj_lightning.data.prepare import read_pairs
+from daj_lightning.data.pairs import read_pairs
 from daj_lightning.records import DajError, JudgeBatch, Pair
 
 PAD, END, USER, JUDGE = 0, 1, 2, 3

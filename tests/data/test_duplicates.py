@@ -12,7 +12,7 @@ import pytest
 from daj_lightning.data import BankSource
 from daj_lightning.data.canonical import canonical_program
 from daj_lightning.data.duplicates import Deduplicated, deduplicate, similar_statements, told_apart, word_grams
-from daj_lightning.data.prepare import split_of
+from daj_lightning.data.splits import split_of
 from daj_lightning.records import Candidate, Problem, TestCase
 
 STATEMENT = """Given is a list of n numbers. Find the largest sum of a block of consecutive numbers, where
@@ -40,7 +40,7 @@ def problem(
         function_name=function_name,
         public_tests=(),
         hidden_tests=tuple(tests),
-        unseen=side == "unseen",
+        split="unseen" if side == "unseen" else None,
     )
 
 

@@ -58,9 +58,9 @@ def test_a_functional_problem_names_its_method() -> None:
 
 
 def test_only_the_banks_mark_makes_a_row_unseen() -> None:
-    assert problem_from_row(row(metadata='{"bank": {"family": "f", "unseen": true}}')).unseen
+    assert problem_from_row(row(metadata='{"bank": {"family": "f", "unseen": true}}')).split == "unseen"
     for metadata in ('{"bank": {"family": "f"}}', '{"bank": {"unseen": false}}', '{"func_name": "f"}', ""):
-        assert not problem_from_row(row(metadata=metadata)).unseen
+        assert problem_from_row(row(metadata=metadata)).split is None
 
 
 class Touch:

@@ -15,7 +15,9 @@ from rich.console import Console
 from tiny import ToySource, toy_data
 
 from daj_lightning.data import SampledResponses, TemplatedResponses, check_prepared, prepare
-from daj_lightning.data.prepare import read_comparisons, read_graded, read_pairs, split_of
+from daj_lightning.data.labels import read_graded
+from daj_lightning.data.pairs import read_comparisons, read_pairs
+from daj_lightning.data.splits import split_of
 from daj_lightning.execution import Limits
 from daj_lightning.judge import Voting
 from daj_lightning.records import Candidate, DajError, Problem
@@ -61,7 +63,7 @@ def test_the_release_date_decides_the_side_and_an_interval_holds_its_first_day(r
 
 @pytest.mark.parametrize("released", [date(2024, 3, 1), date(2025, 1, 31), date(2025, 5, 1)])
 def test_an_unseen_problem_is_of_the_test_period(released: date) -> None:
-    unseen = replace(ToySource().load()[0][0], unseen=True, release_date=released)
+    unseen = replace(ToySource().load()[0][0], split="unseen", release_date=released)
     with pytest.raises(DajError, match=r"plus-1 is marked as unseen .* lies in \[2025-02-01, 2025-05-01\)"):
         split_of(unseen)
     assert split_of(replace(unseen, release_date=date(2025, 2, 1))) == "unseen"
@@ -123,7 +125,7 @@ def test_no_prompt_shows_a_hidden_test(tmp_path: Path) -> None:
 def test_unseen_problems_are_a_test_set_of_their_own(tmp_path: Path) -> None:
     source = PartOfToy(
         lambda p: one_of_each_side(p) or p.problem_id == "plus-18",
-        lambda p: replace(p, unseen=p.problem_id == "plus-18"),
+        lambda p: replace(p, split="unseen" if p.problem_id == "plus-18" else None),
     )
     data = toy_data(tmp_path, tmp_path, source=source)
     console = Console(record=True, width=100, file=io.StringIO())
@@ -216,7 +218,9 @@ def test_a_similarity_that_is_no_share_is_refused(tmp_path: Path, similarity: fl
 
 
 def test_the_test_asks_about_both_test_sets_and_validation_about_none(tmp_path: Path, prepared) -> None:
-    source = PartOfToy(lambda p: True, lambda p: replace(p, unseen=p.problem_id in ("plus-17", "plus-18")))
+    source = PartOfToy(
+        lambda p: True, lambda p: replace(p, split="unseen" if p.problem_id in ("plus-17", "plus-18") else None)
+    )
     data = toy_data(tmp_path, prepared.base, source=source)
     prepare(data.preparation, tmp_path)
     data.setup("test")

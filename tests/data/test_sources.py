@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daj_lightning.data import BankSource
-from daj_lightning.data.prepare import split_of
+from daj_lightning.data.splits import split_of
 
 
 def test_the_bank_writes_each_side_with_its_policy() -> None:
@@ -24,7 +24,7 @@ def test_the_bank_writes_each_side_with_its_policy() -> None:
 
 def test_the_unseen_problems_are_of_families_that_no_other_side_has() -> None:
     problems, _ = BankSource(num_problems=60, num_unseen=12, num_candidates=1).load()
-    families = {unseen: {p.title for p in problems if p.unseen is unseen} for unseen in (True, False)}
+    families = {unseen: {p.title for p in problems if (p.split == "unseen") is unseen} for unseen in (True, False)}
     assert families[True]
     assert not families[True] & families[False]
 

@@ -35,7 +35,7 @@ class HalfUnseen(ToySource):
             replace(c, code=c.code + "\nprint(end='')") if c.problem_id in unseen and c.candidate_id[-1] in "01" else c
             for c in candidates
         ]
-        return [replace(p, unseen=p.problem_id in unseen) for p in problems], padded
+        return [replace(p, split="unseen" if p.problem_id in unseen else None) for p in problems], padded
 
     def description(self) -> dict[str, object]:
         return {"source": "half unseen"}

@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import Prepared
 from lightning.pytorch.loggers import CSVLogger
-from runs import Passes, fit
 from tiny import toy_data, toy_module, toy_trainer
 
 from daj_lightning.bilevel import (
@@ -28,6 +27,7 @@ from daj_lightning.bilevel import (
 from daj_lightning.judge import Judge
 from daj_lightning.records import DajError
 from daj_lightning.training import WindowCheckpoint
+from runs import Passes, fit
 
 
 @pytest.mark.parametrize(
