@@ -1,29 +1,46 @@
 """What the worker does to shut itself in, and to clean up between tests.
 
-Part of worker.py's script, which imports it by its bare name; nothing else does. Linux calls that
+Part of worker.py's script, which imports it by its bare name; the host takes some constants. Linux calls that
 Python 3.11 lacks go through ctypes.
+
+In mode "namespaces" the worker makes its own world: a root directory of its own that holds the
+system's libraries, the interpreter and nothing else, everything read-only but three empty scratch
+directories, then user, network, PID, IPC, UTS, cgroup and mount namespaces. In mode "bubblewrap"
+bwrap has made the same world before the worker started (layout.py gives both the same paths). In mode
+"unsafe-local" there is none.
 """
 
+import _signal  # the signal module takes 4 ms to import
 import ctypes
 import os
 import resource
 import sys
 
-CLONE_ALL = 0x00020000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
-"""Mount, UTS, IPC, user, PID and network namespace (linux/sched.h)."""
+NEW_USER, NEW_MOUNTS = 0x10000000, 0x00020000
+NEW_REST = 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
+"""Cgroup, UTS, IPC, PID and network namespace (linux/sched.h)."""
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
-SIGKILL = 9  # the signal module takes 4 ms to import
-NR_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, 0x8000, 1
-MS_NOSUID_NODEV, MNT_DETACH = 2 | 4, 2
+SIGKILL, SIGINT = 9, 2
+NR_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 442, 0x8000, 1, 2
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
+MS_REC, MS_PRIVATE, MNT_DETACH = 16384, 1 << 18, 2
 CAPABILITY_VERSION_3 = 0x20080522
 
 SCRATCH = ("/tmp", "/var/tmp", "/dev/shm")
 """Writable inside, empty, gone with the namespace; everything else is read-only."""
 SCRATCH_MODE = 0o1777
-HIDDEN = ("/root", "/home")
+DEVICES = ("null", "zero", "full", "random", "urandom")
+DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
+OWN_ID = 1000
+"""User and group inside."""
 FIRST_OWN_UID = 0x70000000
 """Root gives every worker the user id FIRST_OWN_UID + its process id: no other process has it."""
 NOBODY = 65534
+
+PATIENCE = 4
+"""Times the wall limit: the end of all waiting for a test, however busy the machine is."""
+STDOUT, RETURNED = 1, 3
+"""Which file of a test holds its answer."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,7 +53,7 @@ def call(function: str, *args: object) -> None:
 
 
 def keep_the_standard_library() -> None:
-    """Find modules through open directories: their paths may be unreadable or hidden later."""
+    """Find modules through open directories: their paths may be unreadable once root is dropped."""
     moved = {}
     for path in sys.path:
         if os.path.isdir(path):
@@ -49,22 +66,31 @@ def keep_the_standard_library() -> None:
             module.__path__[:] = [os.path.join(moved.get(parent, parent), name)]
 
 
-def isolate(mode: str) -> bool:
+def isolate(job: dict) -> bool:
     """Shut this process in; True if kill(-1) reaches the processes of the tests and no others."""
-    own_uid = drop_root(mode)
+    # Of a program: process 1 is immune to signals without a handler, and Python has given this one a handler.
+    _signal.signal(SIGINT, _signal.SIG_IGN)
+    mode = job["mode"]
     if mode == "namespaces":
-        enter_namespaces()
+        enter_namespaces(job)
+        own = True
+    elif mode == "bubblewrap":
+        if os.getpid() != 1:
+            raise OSError("bubblewrap has not made the worker process 1 of a PID namespace")
+        os.chdir("/tmp")
+        os.environ.pop("PWD", None)  # of bwrap's making
+        own = True
     else:
+        keep_the_standard_library()
+        own = os.getuid() == 0 and drop_root(".")
         # No death signal here: a worker that finds its host gone still has to kill the grandchildren.
         call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # tests may not look into this process, nor trace it
-    return own_uid or mode == "namespaces"
+    return own
 
 
-def drop_root(mode: str) -> bool:
-    """Become a user that owns nothing; True if no other process has that user id."""
-    if os.getuid() != 0:
-        return False
+def drop_root(directory: "str | None" = None) -> bool:
+    """Become a user that owns `directory` and nothing else; True if no other process has that user id."""
     os.setgroups([])
     uid = FIRST_OWN_UID + os.getpid()
     try:
@@ -72,21 +98,26 @@ def drop_root(mode: str) -> bool:
     except OSError:  # a container that maps few ids
         uid = NOBODY
         os.setresgid(uid, uid, uid)
-    if mode == "rlimits":
-        os.chown(".", uid, uid)
+    if directory is not None:
+        os.chown(directory, uid, uid)
     os.setresuid(uid, uid, uid)
     return uid != NOBODY
 
 
-def enter_namespaces() -> None:
-    """Continue as process 1 of fresh namespaces; the caller's process stays behind and waits."""
-    uid, gid = os.getuid(), os.getgid()
-    call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self belongs to root after a change of user
-    call("unshare", CLONE_ALL)
-    call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
-    for name, text in ("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1"):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+def enter_namespaces(job: dict) -> None:
+    """Continue as process 1 of fresh namespaces; the caller's process stays behind and waits.
+
+    Root makes the new root directory before it drops its rights: the interpreter may lie where
+    nobody else may look, and what root has mounted the program's user namespace cannot undo.
+    """
+    if os.getuid() == 0:
+        call("unshare", NEW_MOUNTS)
+        change_root(job)
+        drop_root()
+        become_own_user(NEW_REST | NEW_MOUNTS)
+    else:
+        become_own_user(NEW_REST | NEW_MOUNTS)
+        change_root(job)
     call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     init = os.fork()
     if init:
@@ -97,26 +128,86 @@ def enter_namespaces() -> None:
             os.kill(os.getpid(), -code)
         os._exit(code)
     call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
-    read_only = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
-    call("syscall", NR_MOUNT_SETATTR, -1, b"/", AT_RECURSIVE, read_only, ctypes.sizeof(read_only))
-    call("mount", b"proc", b"/proc", b"proc", MS_NOSUID_NODEV, None)
-    for path in SCRATCH + HIDDEN:
-        if os.path.isdir(path):
-            mount_empty(path)
+    locked = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
+    call("syscall", NR_MOUNT_SETATTR, -1, b"/", AT_RECURSIVE, locked, ctypes.sizeof(locked))
+    call("mount", b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+    with open("/proc/sys/user/max_user_namespaces", "w") as file:
+        file.write("0")  # a program could gain capabilities in a namespace of its own
+    call("mount", None, b"/proc", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+    for path in SCRATCH:
+        mount_scratch(path, job["scratch_mib"])
     os.chdir("/tmp")
 
 
-def mount_empty(path: str) -> None:
-    options = f"size=64m,nr_inodes=4096,mode={SCRATCH_MODE:o}" if path in SCRATCH else "size=4k,nr_inodes=2,mode=555"
-    call("mount", b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID_NODEV, options.encode())
+def become_own_user(also: int) -> None:
+    """A user namespace, in which this process is user OWN_ID with every capability, and others with it."""
+    uid, gid = os.getuid(), os.getgid()
+    call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self belongs to root after a change of user
+    call("unshare", NEW_USER | also)
+    call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
+    for name, text in ("setgroups", "deny"), ("uid_map", f"{OWN_ID} {uid} 1"), ("gid_map", f"{OWN_ID} {gid} 1"):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
 
 
-def confine_test(mode: str, limits: dict) -> None:
+def change_root(job: dict) -> None:
+    """Make the working directory's tree the root directory: what the job names, and nothing else of the host."""
+    call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+    root = os.getcwd()
+    call("mount", b"tmpfs", root.encode(), b"tmpfs", MS_NOSUID, b"size=1m,nr_inodes=1k,mode=755")
+    for path, target in job["links"].items():
+        os.makedirs(root + os.path.dirname(path), exist_ok=True)
+        os.symlink(target, root + path)
+    for path in (*job["paths"], "/proc", *(f"/dev/{name}" for name in DEVICES)):
+        bind(path, root + path)
+    for path, text in job["files"].items():
+        os.makedirs(root + os.path.dirname(path), exist_ok=True)
+        with open(root + path, "w") as file:
+            file.write(text)
+    for name, target in DEVICE_LINKS.items():
+        os.symlink(f"/proc/self/fd{target}", f"{root}/dev/{name}")
+    for path in SCRATCH:
+        os.makedirs(root + path, exist_ok=True)
+    os.chdir(root)
+    call("pivot_root", b".", b".")
+    call("umount2", b".", MNT_DETACH)
+    os.chdir("/")
+
+
+def bind(path: str, target: str) -> None:
+    if os.path.isdir(path):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT, 0o644))
+    call("mount", path.encode(), target.encode(), None, MS_BIND | MS_REC, None)
+
+
+def mount_scratch(path: str, size_mib: int) -> None:
+    options = f"size={size_mib}m,nr_inodes=4k,mode={SCRATCH_MODE:o}"
+    call("mount", b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options.encode())
+
+
+def raise_loopback() -> None:
+    """Let the programs of this sandbox reach each other on 127.0.0.1, as unit tests with servers do."""
+    import fcntl
+    import socket
+    import struct
+
+    get_flags, set_flags, up = 0x8913, 0x8914, 1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(any_socket, get_flags, request))[1]
+        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh14x", b"lo", flags | up))
+
+
+def confine_test(job: dict) -> None:
     """In the fork of a test, for good: limits by their names in `resource`, no privilege, an own session."""
     os.setsid()
-    for name, soft_and_hard in limits.items():
+    _signal.signal(SIGINT, _signal.default_int_handler)
+    for name, soft_and_hard in job["limits"].items():
         resource.setrlimit(getattr(resource, name), soft_and_hard)
-    if mode == "namespaces":  # process 1 of a user namespace holds every capability inside it
+    if job["mode"] == "namespaces":  # process 1 of a user namespace holds every capability inside it
         call("capset", (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
@@ -147,27 +238,42 @@ def kill_everything_else(alone: bool) -> float:
         cpu_s += usage.ru_utime + usage.ru_stime
 
 
-def empty_scratch() -> None:
-    """In namespaces: fresh scratch directories, where the last test used them."""
+def empty_scratch(job: dict) -> None:
+    """Fresh scratch directories, where the last test used them."""
     for path in SCRATCH:
-        if os.path.isdir(path) and (os.listdir(path) or os.stat(path).st_mode & 0o7777 != SCRATCH_MODE):
+        if job["mode"] == "bubblewrap":  # it leaves no right to mount
+            empty_directory(path)
+            os.chmod(path, SCRATCH_MODE)
+        elif os.listdir(path) or os.stat(path).st_mode & 0o7777 != SCRATCH_MODE:
             call("umount2", path.encode(), MNT_DETACH)
-            mount_empty(path)
+            mount_scratch(path, job["scratch_mib"])
     os.chdir("/tmp")
 
 
-def empty_directory(fd: int) -> None:
-    """Without namespaces: remove what the last test left in the current directory, open as `fd`."""
-    os.fchmod(fd, 0o700)
+def empty_directory(directory: "int | str") -> None:
+    """Remove what the last test left in a directory, given by its path or its open descriptor."""
+    os.chmod(directory, 0o700)
     try:
-        left = os.listdir(".")
+        left = os.listdir(directory)
     except FileNotFoundError:  # the program removed the directory: its next test has none
         return
-    if left:
-        import shutil  # slow, and most programs write no file
-
-        for name in left:
-            if os.path.isdir(name) and not os.path.islink(name):
-                shutil.rmtree(name, ignore_errors=True)
+    parent = f"/proc/self/fd/{directory}" if isinstance(directory, int) else directory
+    unique = os.urandom(8).hex()
+    number = 0
+    todo = [os.path.join(parent, name) for name in left]
+    while todo:  # directories inside move up: a tree may be deeper than a path is long, or than recursion goes
+        path = todo.pop()
+        if os.path.islink(path) or not os.path.isdir(path):
+            os.unlink(path)
+            continue
+        os.chmod(path, 0o700)
+        for name in os.listdir(path):
+            inner = os.path.join(path, name)
+            if os.path.isdir(inner) and not os.path.islink(inner):
+                os.chmod(inner, 0o700)
+                number += 1
+                todo.append(os.path.join(parent, f"{unique}-{number}"))
+                os.rename(inner, todo[-1])
             else:
-                os.unlink(name)
+                os.unlink(inner)
+        os.rmdir(path)

@@ -13,11 +13,15 @@ class Limits:
     """What one test of one candidate may use."""
 
     test_wall_s: float = 6.0
-    """Seconds of real time (LiveCodeBench: 6)."""
+    """Seconds of real time (LiveCodeBench: 6), less those in which the machine had no core for it."""
     test_cpu_s: int = 6
     """Seconds of CPU time of each process, whole: the kernel counts in those."""
     memory_mib: int = 1024
     """Address space of each process, interpreter included."""
+    total_memory_mib: int = 2048
+    """Of all processes of a candidate together, their files included; where a control group can be made."""
+    scratch_mib: int = 64
+    """Size of each of /tmp, /var/tmp and /dev/shm."""
     output_kib: int = 1024
     """Standard output, standard error, return value and every file, each."""
     processes: int = 64

@@ -8,7 +8,7 @@ from execution.programs import start
 from daj_lightning.execution import sandbox as sandbox_module
 
 
-@pytest.fixture(params=["namespaces", "rlimits"], scope="session")
+@pytest.fixture(params=["namespaces", "bubblewrap", "unsafe-local"], scope="session")
 def mode(request):
     return request.param
 

@@ -1,6 +1,9 @@
 """Programs run as real processes do, and each ending has its outcome."""
 
+import os
 import platform
+import subprocess
+import sys
 import time
 
 import pytest
@@ -18,7 +21,7 @@ def test_a_right_program_passes_all_tests_and_the_verdict_says_how_it_ran(sandbo
     verdict = graded(sandbox, SUM)
     assert (verdict.outcome, verdict.num_passed, verdict.num_tests) == (Outcome.PASSED, 3, 3)
     assert (verdict.candidate_id, verdict.detail, verdict.grader) == ("c", "", "process")
-    assert (verdict.sandbox, verdict.python) == (sandbox.mode, platform.python_version())
+    assert (verdict.sandbox, verdict.python) == (sandbox.description, platform.python_version())
     assert 0 < verdict.cpu_s < 5
 
 
@@ -155,6 +158,30 @@ def test_nothing_to_grade_is_an_error_and_never_a_pass(sandbox):
         grade(ADD, Candidate("c", "q", "", SUM), sandbox)
     with pytest.raises(DajError, match="num_workers"):
         list(grade_all([(ADD, candidate(SUM))], sandbox, num_workers=0))
+
+
+@pytest.fixture
+def one_busy_core():
+    """This process and all that it starts share one core with three others that never sleep."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    yield
+    for rival in rivals:
+        rival.kill()
+        rival.wait()
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("start_it", ["work()", "import threading; threading.Thread(target=work).start()"])
+def test_a_program_that_got_no_core_has_not_timed_out(mode, one_busy_core, start_it):
+    """It needs half the wall limit of CPU time, and gets a quarter of a core."""
+    code = "import time\ndef work():\n    while time.thread_time() < 0.5: pass\n    print(3)\n" + start_it
+    one = problem(("1 2", "3"))
+    assert graded(start(mode, test_wall_s=1), code, one).passed
+    begin = time.monotonic()
+    assert graded(start(mode, test_wall_s=1), "import time; time.sleep(30)", one).outcome is Outcome.TIMED_OUT
+    assert time.monotonic() - begin < 8
 
 
 @pytest.mark.parametrize("wrong", [{"test_wall_s": 0}, {"memory_mib": -1}, {"output_kib": 1.5}, {"processes": True}])

@@ -1,5 +1,6 @@
 """What a program cannot do to the host, to other programs, to its next test and to its verdict."""
 
+import ast
 import os
 import signal
 import socket
@@ -8,15 +9,14 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 
 import pytest
 from execution.programs import ADD, candidate, graded, output_of, problem, start, survivors
 
-from daj_lightning.execution import Limits, Sandbox, SandboxError, grade_all
+from daj_lightning.execution import Limits, Sandbox, SandboxError, cgroup, grade_all, layout
 from daj_lightning.execution import sandbox as sandbox_module
 from daj_lightning.execution.sandbox import Session
-from daj_lightning.records import Outcome
+from daj_lightning.records import DajError, Outcome
 
 SUM = "a, b = map(int, input().split())\nprint(a + b, flush=True)\n"
 SLEEP = "import time; time.sleep(60)"
@@ -30,9 +30,9 @@ def wait_until(condition, seconds=5.0):
     return condition()
 
 
-@pytest.fixture
-def namespaces():
-    return start("namespaces", test_wall_s=20)
+@pytest.fixture(params=["namespaces", "bubblewrap"])
+def isolated(request):
+    return start(request.param, test_wall_s=20)
 
 
 # ---- forging a pass
@@ -95,7 +95,7 @@ def test_no_process_survives_its_verdict_nor_delays_it(mode, marker, end):
 
 
 def test_a_fork_bomb_meets_the_process_limit(mode, marker):
-    if mode == "rlimits" and os.getuid() != 0:
+    if mode == "unsafe-local" and os.getuid() != 0:
         pytest.skip("the limit then counts all of the user's processes")
     sandbox = start(mode, processes=20)
     code = (
@@ -115,7 +115,7 @@ def test_a_program_that_attacks_its_worker_gains_nothing(mode, marker, monkeypat
     attack = f"import os, time\nos.kill(os.getppid(), {int(number)}); time.sleep(0.5)\n"
     verdict = graded(sandbox, attack + SUM)
     lost = {signal.SIGKILL: Outcome.CRASHED, signal.SIGSTOP: Outcome.TIMED_OUT}[number]
-    assert verdict.outcome is (Outcome.PASSED if mode == "namespaces" else lost)
+    assert verdict.outcome is (lost if mode == "unsafe-local" else Outcome.PASSED)
     assert wait_until(lambda: not survivors(marker))
 
 
@@ -129,7 +129,7 @@ def own_interrupt():
 
 def test_kill_all_reaches_no_other_program(sandbox):
     """kill(-1) of one program while another one is at work."""
-    if sandbox.mode == "rlimits" and os.getuid() != 0:
+    if sandbox.mode == "unsafe-local" and os.getuid() != 0:
         pytest.skip("would reach every process of the user that runs the tests")
     killer = "import os, time\nfor _ in range(20):\n  time.sleep(0.02)\n  try: os.kill(-1, 9)\n"
     killer += "  except OSError: pass"
@@ -166,11 +166,11 @@ def test_a_caller_that_stops_early_leaves_no_process_behind(mode, marker):
 def test_programs_die_with_a_host_process_that_is_killed(mode, marker, tmp_path):
     start(mode)
     script = (
-        "from daj_lightning.execution import Limits, Sandbox\n"
+        "from daj_lightning.execution import Limits, Program, Sandbox\n"
         "from daj_lightning.execution import sandbox as module\n"
         f"sandbox = Sandbox(Limits(test_wall_s=60), mode={mode!r})\n"
         f"module.START = (*module.START, {marker!r} + '-w')\n"
-        f"with sandbox.session({DAEMON + SLEEP!r}, None) as session: session.run('')\n"
+        f"with sandbox.session(Program({DAEMON + SLEEP!r})) as session: session.run('')\n"
     )
     host = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
@@ -203,34 +203,46 @@ def test_the_environment_and_the_descriptors_of_the_host_are_not_there(sandbox, 
     )
     shown = output_of(sandbox, code)
     os.close(leaked)
-    library = os.path.basename(os.path.dirname(os.__file__))
-    assert shown == f"['LANG', 'PYTHONHASHSEED'] ['lib-dynload', '{library}']\n"
+    # Without namespaces, modules are found through open directories: their paths may be unreadable.
+    modules = [os.path.basename(os.path.dirname(os.__file__)), "lib-dynload"]
+    modules += [os.path.basename(path) for path in sandbox.interpreter.site_packages]
+    names = sorted(modules) if sandbox.mode == "unsafe-local" else []
+    assert shown == f"{sorted(sandbox_module.ENVIRONMENT)} {names}\n"
 
 
-def test_in_namespaces_no_process_of_the_host_is_in_sight(namespaces):
+def test_no_process_of_the_host_is_in_sight(isolated):
     code = "import os\nprint({int(p) for p in os.listdir('/proc') if p.isdecimal()} == {1, os.getpid()})"
-    assert output_of(namespaces, code) == "True\n"
+    assert output_of(isolated, code) == "True\n"
 
 
-def test_in_namespaces_the_host_listens_in_vain(namespaces):
+def test_the_host_listens_in_vain(isolated):
     with socket.create_server(("127.0.0.1", 0)) as server:
         code = (
             "import socket\naddress = '127.0.0.1', int(input())\n"
             "try: socket.create_connection(address, timeout=2); print('connected')\n"
             "except OSError: print('refused')"
         )
-        assert output_of(namespaces, code, str(server.getsockname()[1])) == "refused\n"
+        assert output_of(isolated, code, str(server.getsockname()[1])) == "refused\n"
 
 
-def test_in_namespaces_only_scratch_directories_are_writable_and_homes_are_empty(namespaces, tmp_path):
+def test_only_scratch_directories_are_writable_and_homes_are_not_there(isolated, tmp_path):
     (tmp_path / "secret").write_text("x")
     code = (
-        "import os\nopen('x', 'w'); print(os.getcwd(), os.listdir('/root'), os.listdir('/home'))\n"
+        "import os\nopen('x', 'w'); print(os.getcwd(), os.path.exists('/home'), os.path.exists('/etc/shadow'))\n"
         f"print(os.path.exists({str(tmp_path)!r}), bool(os.statvfs('/').f_flag & os.ST_RDONLY))\n"
-        "print([d for d in ('/', '/etc', '/usr', '/root') if os.access(d, os.W_OK)])\n"
-        "print(os.access('/etc/shadow', os.R_OK))"
+        "writable = [d for d, _, _ in os.walk('/') if not d.startswith('/proc') and os.access(d, os.W_OK)]\n"
+        "print(sorted(writable))"
     )
-    assert output_of(namespaces, code) == "/tmp [] []\nFalse True\n[]\nFalse\n"
+    scratch = ["/dev/shm", "/tmp", "/var/tmp"]
+    assert output_of(isolated, code) == f"/tmp False False\nFalse True\n{scratch}\n"
+
+
+def test_of_the_host_only_libraries_an_interpreter_and_harmless_files_are_visible(isolated):
+    shown = output_of(isolated, "import os\nprint(sorted(os.listdir('/etc')))")
+    allowed = {path.split("/")[2] for path in (*layout.SYSTEM_FILES, *layout.MADE_UP)}
+    assert set(ast.literal_eval(shown)) <= allowed
+    text = output_of(isolated, "print(open('/etc/passwd').read())")
+    assert text.strip() == layout.MADE_UP["/etc/passwd"].strip()
 
 
 def test_a_program_has_no_capabilities_and_can_gain_none(sandbox):
@@ -248,33 +260,68 @@ def test_root_is_dropped(sandbox):
 # ---- starting
 
 
-def test_a_host_without_namespaces_is_warned_about_and_recorded(monkeypatch):
-    probe = Sandbox.probe
+def test_a_host_that_can_isolate_nothing_is_refused_with_what_to_install(monkeypatch):
+    def refusing(self, mode):
+        raise SandboxError("unshare: Operation not permitted")
 
-    def refusing(self):
-        if self.mode == "namespaces":
+    with monkeypatch.context() as patch:
+        patch.setattr(Sandbox, "start_in", refusing)
+        with pytest.raises(DajError, match=r"not permitted.*apt-get install bubblewrap.*--unsafe_local true"):
+            Sandbox(Limits())
+    unsafe = Sandbox(mode="unsafe-local")
+    assert graded(unsafe, SUM).sandbox.split("+")[0] == "unsafe-local"
+
+
+def test_bubblewrap_is_taken_where_only_it_may_make_namespaces(monkeypatch):
+    start("bubblewrap")
+    start_in = Sandbox.start_in
+
+    def refusing(self, mode):
+        if mode == "namespaces":
             raise SandboxError("unshare: Operation not permitted")
-        probe(self)
+        start_in(self, mode)
 
-    monkeypatch.setattr(Sandbox, "probe", refusing)
-    with pytest.warns(RuntimeWarning, match=r"reach the network.*unshare: Operation not permitted"):
-        sandbox = Sandbox(Limits())
-    assert graded(sandbox, SUM).sandbox == "rlimits"
-    with pytest.raises(SandboxError, match="not permitted"):
-        Sandbox(mode="namespaces")
+    monkeypatch.setattr(Sandbox, "start_in", refusing)
+    assert graded(Sandbox(), SUM).sandbox == "bubblewrap"
 
 
 def test_namespaces_are_the_default_where_they_work():
     start("namespaces")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert Sandbox().mode == "namespaces"
+    assert Sandbox().mode == "namespaces"
+
+
+def test_an_interpreter_that_does_not_start_is_refused_by_name(tmp_path):
+    with pytest.raises(DajError, match="cannot start /nonexistent/python"):
+        Sandbox(python="/nonexistent/python")
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(DajError, match=r"cannot start .*exit status 3"):
+        Sandbox(python=str(tmp_path / "python"))
+
+
+def test_the_packages_of_the_interpreter_can_be_imported(isolated):
+    if not any(os.path.exists(f"{path}/numpy") for path in isolated.interpreter.site_packages):
+        pytest.skip("the tests run on packages that are not the interpreter's own")
+    assert output_of(isolated, "import numpy\nprint(numpy.arange(3).sum())") == "3\n"
+
+
+def test_all_processes_of_a_candidate_share_one_memory_limit(mode):
+    """Six processes of 100 MB each, below the limit of one process, above that of all."""
+    sandbox = start(mode, test_wall_s=20, memory_mib=512, total_memory_mib=256)
+    if sandbox.groups is None:
+        pytest.skip("no control group can be made here")
+    hog = "import os\nfor _ in range(6):\n    if os.fork() == 0: x = bytearray(100 << 20); os._exit(0)\n"
+    hog += "    if os.wait()[1]: raise SystemExit(1)\n"
+    alone = "x = bytearray(200 << 20)\n"
+    together = hog.replace("os._exit(0)", "import time; time.sleep(30)").replace("    if os.wait()[1]", "    if 0")
+    together += "import time; time.sleep(1)\nos.kill(os.getpid(), 9)\n"
+    assert graded(sandbox, hog + SUM).passed
+    assert graded(sandbox, alone + SUM).passed
+    assert graded(sandbox, together + SUM).outcome is Outcome.OUT_OF_MEMORY
+    assert not list(sandbox.groups.memory.glob(f"{cgroup.PREFIX}{os.getpid()}-*"))
 
 
 def test_a_worker_that_cannot_start_is_an_exception_not_a_verdict(sandbox, monkeypatch):
-    monkeypatch.setattr(sandbox_module, "START", ("/nonexistent/python",))
-    with pytest.raises(SandboxError, match="cannot start /nonexistent/python"):
-        graded(sandbox, SUM)
-    monkeypatch.setattr(sandbox_module, "START", (sys.executable, "-c", "raise OSError('broken worker')"))
+    monkeypatch.setattr(sandbox_module, "START", ("-c", "raise OSError('broken worker')"))
     with pytest.raises(SandboxError, match="broken worker"):
         graded(sandbox, SUM)

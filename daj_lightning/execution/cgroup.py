@@ -1,0 +1,114 @@
+"""Limits on all processes of a candidate together, where the host lets us make control groups.
+
+RLIMIT_AS bounds each process and RLIMIT_NPROC a user; only a control group bounds the sum, scratch files
+and memory files included. Needs root or a delegated group; without one, `find` returns None and the
+sandbox says so in its description. Both versions of the kernel's interface.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+PREFIX = "daj-"
+REMOVE_LIMIT_S = 1.0
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Parents:
+    """Groups that we may make groups in; the same one twice in version 2."""
+
+    memory: Path
+    pids: Path
+
+    @property
+    def unified(self) -> bool:
+        return self.memory == self.pids
+
+    def create(self, memory_bytes: int, processes: int) -> Group:
+        """A fresh group with these limits, still empty."""
+        name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
+        group = Group(tuple(dict.fromkeys((self.memory / name, self.pids / name))), self.unified)
+        try:
+            for directory in group.directories:
+                directory.mkdir()
+            self.limit(name, memory_bytes, processes)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def limit(self, name: str, memory_bytes: int, processes: int) -> None:
+        memory_file = "memory.max" if self.unified else "memory.limit_in_bytes"
+        (self.memory / name / memory_file).write_text(str(memory_bytes))
+        with contextlib.suppress(OSError):  # no swap accounting
+            swap_file, swap = ("memory.swap.max", 0) if self.unified else ("memory.memsw.limit_in_bytes", memory_bytes)
+            (self.memory / name / swap_file).write_text(str(swap))
+        (self.pids / name / "pids.max").write_text(str(processes))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One candidate's group."""
+
+    directories: tuple[Path, ...]
+    unified: bool
+
+    def add(self, pid: int) -> None:
+        for directory in self.directories:
+            (directory / "cgroup.procs").write_text(str(pid))
+
+    def out_of_memory_kills(self) -> int:
+        name = "memory.events" if self.unified else "memory.oom_control"
+        with contextlib.suppress(OSError):
+            for line in (self.directories[0] / name).read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+        return 0
+
+    def remove(self) -> None:
+        """Once its processes are dead; the kernel may need a moment to notice."""
+        end = time.monotonic() + REMOVE_LIMIT_S
+        for directory in self.directories:
+            while True:
+                try:
+                    directory.rmdir()
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    if time.monotonic() < end:
+                        time.sleep(0.002)
+                        continue
+                break
+
+
+def find() -> Parents | None:
+    """Groups of this process that can have children with limits; tried by making one."""
+    groups = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    candidates = []
+    if "memory" in groups and "pids" in groups:
+        candidates.append(Parents(ROOT / "memory" / groups["memory"][1:], ROOT / "pids" / groups["pids"][1:]))
+    if "" in groups:
+        own = ROOT / groups[""][1:]
+        candidates += [Parents(group, group) for group in (own, *own.parents) if group.is_relative_to(ROOT)]
+    for parents in candidates:
+        remove_left_over(parents)
+        with contextlib.suppress(OSError):
+            parents.create(1 << 30, 64).remove()
+            return parents
+    return None
+
+
+def remove_left_over(parents: Parents) -> None:
+    """Groups of hosts that were killed."""
+    for parent in {parents.memory, parents.pids}:
+        for directory in parent.glob(f"{PREFIX}*-*"):
+            if not Path(f"/proc/{directory.name.removeprefix(PREFIX).partition('-')[0]}").exists():
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
