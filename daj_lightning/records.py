@@ -133,6 +133,18 @@ class Verdict:
         return self.outcome is Outcome.PASSED
 
 
+class ReferenceUse(StrEnum):
+    """Whether a prompt shows a program that is known to pass (JudgeLM's reference support and reference drop)."""
+
+    NONE = "none"
+    """Not drawn for one."""
+    SHOWN = "shown"
+    DROPPED = "dropped"
+    """Drawn for one, and drawn again to go without it."""
+    LACKING = "lacking"
+    """Drawn for one, but no other program passed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A question to the judge: which of these candidates passes every test?"""
@@ -150,6 +162,9 @@ class Comparison:
     """The filled template: the chat message's content."""
     kind: str
     """"mixed": exactly one candidate is right (selection accuracy); "round": a round of voting."""
+    reference_id: str | None = None
+    """The candidate shown as a reference; training only."""
+    reference_use: ReferenceUse = ReferenceUse.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +180,29 @@ class Judgment:
 
 
 @dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a preference pair came from; with the pair's candidate_ids (in the order shown), all of it."""
+
+    policy: str
+    """Policy model of the candidates; "a+b" where they differ."""
+    reference_id: str | None
+    """The candidate that the prompt shows as a reference."""
+    reference_use: ReferenceUse
+    source: str
+    """Who wrote the responses: "templated" or the judge model's name."""
+    sampling: str
+    """How, e.g. "Sampling(max_new_tokens=4096, temperature=1.0, ...)"; empty for templates."""
+    num_responses: int
+    """To this comparison; the indices below are among these."""
+    chosen_index: int
+    rejected_index: int
+    chosen_reward: float
+    rejected_reward: float
+    rejected_kind: str
+    """"wrong selection" or "format error"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two judge responses to one prompt, the better one first: one training sample of DPO or ORPO."""
 
@@ -176,6 +214,8 @@ class Pair:
     """A response that selects a candidate which passes all tests."""
     rejected: str
     """A response that selects another one, or has a format error (treated alike)."""
+    provenance: Provenance | None = None
+    """As it was prepared: `data.corrupt` swaps later. None: written by hand; prepared files always have one."""
 
 
 @dataclass(frozen=True, slots=True)

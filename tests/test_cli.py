@@ -110,7 +110,7 @@ def test_preparing_lcb_without_its_files_names_the_missing_one(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "no file 'data/livecodebench/release_v6.jsonl'" in refused(
+    assert "no file 'data/livecodebench/test*.jsonl'" in refused(
         capsys, "prepare", "--config", str(CONFIGS / "lcb.yaml")
     )
 

@@ -12,7 +12,7 @@ from lightning import Callback, Trainer
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from daj_lightning.bilevel import DomainWeights
-from daj_lightning.data import JudgeData, TemplatedResponses
+from daj_lightning.data import JudgeData, Source, TemplatedResponses
 from daj_lightning.judge import Judge
 from daj_lightning.records import Candidate, JudgeBatch, Problem, TestCase
 from daj_lightning.rollout import Sampling
@@ -54,7 +54,7 @@ def make_batch(num_samples: int, *, length: int = 12, response: int = 4, vocab: 
     )
 
 
-class ToySource:
+class ToySource(Source):
     """Eighteen problems "print n plus k" over the three periods and two domains, four candidates each."""
 
     def load(self) -> tuple[list[Problem], list[Candidate]]:

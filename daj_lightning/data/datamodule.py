@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from daj_lightning.data.comparisons import References
 from daj_lightning.data.dataset import PairDataset, corrupt
 from daj_lightning.data.labels import read_graded
 from daj_lightning.data.pairs import read_comparisons, read_pairs
@@ -20,7 +21,7 @@ from daj_lightning.data.prepare import check_prepared, prepare
 from daj_lightning.data.responses import ResponseSource
 from daj_lightning.data.schedule import BilevelLoader, SampleStream
 from daj_lightning.data.sources import Source
-from daj_lightning.execution import Limits
+from daj_lightning.execution import Limits, Rules
 from daj_lightning.judge import Voting, load_tokenizer
 from daj_lightning.records import BilevelBatch, Comparison, DajError
 
@@ -43,13 +44,22 @@ class JudgeData(LightningDataModule):
         num_meta: M, samples of an outer step (paper: 8).
         max_windows: bi-level steps of a run.
         max_length: tokens of prompt and response together.
-        max_pairs_per_problem: (right, wrong) pairs of a training or meta problem, each in both orders.
+        max_pairs_per_problem: (right, wrong) pairs of a training or meta problem.
         max_asked_pairs_per_problem: of these, asked in `validate` and `test` for the selection accuracy.
+        max_pairs_per_comparison: preference pairs that the responses to one comparison may give; 1: the first correct
+            response and the first other one.
+        swap: both orders of each (right, wrong) pair in training and meta; otherwise one, drawn by seed.
+        reference_support: share of the training pairs whose prompt shows a third program, known to pass (JudgeLM).
+        reference_drop: share of their comparisons that go without it after all, each order drawn alone (JudgeLM: 0.5).
         voting: rounds at inference.
         corrupt: domain -> share of its training pairs whose preference is swapped.
         prepare_on_fit: prepare missing or stale data before training, instead of stopping with an error.
         num_workers: candidates executed at once by `prepare`.
         limits: of one execution.
+        rules: "process" runs a program as its user would; "official" as LiveCodeBench's own grader does.
+        python: binary that candidates run under, with the packages they import (BigCodeBench); None: this one.
+        unsafe_local: execute without isolation, if nothing on this host can give it; every verdict says so.
+        verdicts: file that `label` or `import` wrote; `prepare` takes these verdicts and executes the other candidates.
         statement_similarity: `prepare` takes problems of two sides for one from this similarity of their statements
             on (what they share of their word 3-grams), unless a test tells them apart; 1: the same 3-grams.
         eval_batch_size: comparisons judged together.
@@ -70,11 +80,19 @@ class JudgeData(LightningDataModule):
         max_length: int = 8192,
         max_pairs_per_problem: int = 8,
         max_asked_pairs_per_problem: int = 8,
+        max_pairs_per_comparison: int = 1,
+        swap: bool = True,
+        reference_support: float = 0.0,
+        reference_drop: float = 0.0,
         voting: Voting | None = None,
         corrupt: Mapping[str, float] | None = None,
         prepare_on_fit: bool = False,
         num_workers: int = 2,
         limits: Limits | None = None,
+        rules: Rules = "process",
+        python: str | None = None,
+        unsafe_local: bool = False,
+        verdicts: str | None = None,
         statement_similarity: float = 0.8,
         eval_batch_size: int = 32,
         seed: int = 0,
@@ -93,9 +111,16 @@ class JudgeData(LightningDataModule):
             template=template,
             max_pairs_per_problem=max_pairs_per_problem,
             max_asked_pairs_per_problem=max_asked_pairs_per_problem,
+            max_pairs_per_comparison=max_pairs_per_comparison,
+            swap=swap,
+            references=References(reference_support, reference_drop),
             voting=voting or Voting(),
             num_workers=num_workers,
             limits=limits or Limits(),
+            rules=rules,
+            python=python,
+            unsafe_local=unsafe_local,
+            verdicts=verdicts,
             statement_similarity=statement_similarity,
             seed=seed,
         )

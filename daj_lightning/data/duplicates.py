@@ -9,6 +9,7 @@ against all others, meta against the two test sets, which lose nothing. Within a
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
 from collections import Counter
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from daj_lightning.data.canonical import canonical_program
 from daj_lightning.execution.compare import same_text, same_value
-from daj_lightning.records import Candidate, Problem
+from daj_lightning.records import Candidate, Problem, TestCase
 
 STRENGTH = ("test", "unseen", "meta", "train")
 """Of two sides the later one holds the repeat."""
@@ -157,14 +158,21 @@ def told_apart(a: Problem, b: Problem) -> bool:
     if (a.function_name is None) != (b.function_name is None):
         return False
     alike = same_text if a.function_name is None else same_value
-    wanted_a, wanted_b = _wanted(a), _wanted(b)
-    shared = [(wanted_a[text], wanted_b[text]) for text in wanted_a.keys() & wanted_b.keys()]
-    return any(one != other and not alike(one, other) for one, other in shared)
+    wanted = {_input_digest(test): test.output for test in _tests(a)}  # inputs can be megabytes
+    for test in _tests(b):
+        other = wanted.get(_input_digest(test), test.output)
+        if other != test.output and not alike(other, test.output):
+            return True
+    return False
 
 
-def _wanted(problem: Problem) -> dict[str, str]:
-    """Input -> expected output, over all tests."""
-    return {_lines(test.input): test.output for test in (*problem.public_tests, *problem.hidden_tests)}
+def _tests(problem: Problem) -> Iterator[TestCase]:
+    return itertools.chain(problem.public_tests, problem.hidden_tests)
+
+
+def _input_digest(test: TestCase) -> bytes:
+    text = _lines(test.input).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def _lines(text: str) -> str:

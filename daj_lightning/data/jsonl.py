@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import shutil
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +15,58 @@ from daj_lightning.records import DajError
 
 
 def read_jsonl(path: str | Path, what: str) -> list[dict[str, Any]]:
-    """The rows of a JSON Lines file.
+    """All rows of a JSON Lines file; errors as `iterate_jsonl`."""
+    return [row for _, row in iterate_jsonl(path, what)]
+
+
+def iterate_jsonl(path: str | Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a JSON Lines file, packed by gzip or not, one at a time, each with the number of its line.
 
     Raises:
-        DajError: the file is missing or a line is not a JSON object; names the line.
+        DajError: the file is missing or cannot be unpacked, or a line is not a JSON object; names the line.
     """
     path = Path(path)
     if not path.is_file():
         raise DajError(f"{what}: no file {str(path)!r}. Give the path of a JSON Lines file.")
-    rows = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
+    number = 0
+    try:
+        with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DajError(f"{what}: {path}, line {number} is not JSON ({error.msg}).") from error
-            if not isinstance(row, dict):
-                raise DajError(f"{what}: {path}, line {number} holds a {type(row).__name__}, wanted an object.")
-            rows.append(row)
-    return rows
+                if not isinstance(row, dict):
+                    raise DajError(f"{what}: {path}, line {number} holds a {type(row).__name__}, wanted an object.")
+                yield number, row
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise DajError(f"{what}: {path}, line {number} is not JSON ({why}).") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DajError(f"{what}: {path} cannot be unpacked: {error}. Make or download it again.") from error
 
 
-def write_jsonl(path: Path, records: Iterable[Any]) -> None:
-    lines = (json.dumps(dataclasses.asdict(record), default=str) for record in records)
-    write_whole(path, "".join(line + "\n" for line in lines))
+def is_gzip(path: Path) -> bool:
+    """By its first bytes, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def write_jsonl(path: Path, records: Iterable[Any]) -> int:
+    """All records or no file, one at a time; returns how many."""
+    number = 0
+    with _beside(path).open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(dataclasses.asdict(record), default=str) + "\n")
+            number += 1
+    shutil.move(_beside(path), path)
+    return number
 
 
 def write_whole(path: Path, text: str) -> None:
     """All of the file or none of it: written beside it, then renamed."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    shutil.move(beside, path)
+    _beside(path).write_text(text, encoding="utf-8")
+    shutil.move(_beside(path), path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".part")

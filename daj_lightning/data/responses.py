@@ -1,12 +1,21 @@
-"""Who writes the judge responses that become preference pairs."""
+"""Who writes the judge responses that become preference pairs.
+
+A source answers one batch of comparisons at a time and keeps nothing of it: data/judged.py writes each
+batch to disk before the next is asked for.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from daj_lightning.judge import decode, encode_prompt, load_tokenizer, selection_tag
 from daj_lightning.judge.model import load_causal_lm
@@ -14,14 +23,37 @@ from daj_lightning.records import Comparison, DajError
 from daj_lightning.rollout import Sampling, TransformersEngine
 
 
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer of a judge, as it was written."""
+
+    text: str
+    finish_reason: str = "stop"
+    """"stop", or "length": cut off at the limit of new tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """All answers to one comparison."""
+
+    responses: tuple[Response, ...]
+    too_long: str = ""
+    """Why the comparison was not asked: its prompt's length and the limit; empty mostly."""
+
+
 class ResponseSource(Protocol):
     """Who writes the judge responses that become preference pairs."""
 
-    def respond(self, comparisons: Sequence[Comparison]) -> list[list[str]]:
-        """Several responses to each comparison."""
+    batch_size: int
+    """Comparisons that `respond` is given at once; what it writes may depend on how they are batched."""
+
+    def respond(self, comparisons: Sequence[Comparison]) -> list[Responses]:
+        """Several responses to each comparison of one batch."""
         ...
 
-    def description(self) -> dict[str, object]: ...
+    def description(self) -> dict[str, object]:
+        """JSON that changes whenever the responses would; "responses" names the kind."""
+        ...
 
 
 class TemplatedResponses:
@@ -36,6 +68,7 @@ class TemplatedResponses:
     """
 
     WORDINGS = ("I traced both programs.", "Checked each line.", "Edge cases decide here.", "One of them fails.")
+    batch_size = 256  # of no consequence to the responses
 
     def __init__(self, format_error_rate: float = 0.05, seed: int = 0) -> None:
         if not 0 <= format_error_rate <= 1:
@@ -43,8 +76,8 @@ class TemplatedResponses:
         self.format_error_rate = format_error_rate
         self.seed = seed
 
-    def respond(self, comparisons: Sequence[Comparison]) -> list[list[str]]:
-        return [self._respond(c) for c in comparisons]
+    def respond(self, comparisons: Sequence[Comparison]) -> list[Responses]:
+        return [Responses(tuple(Response(text) for text in self._respond(c))) for c in comparisons]
 
     def _respond(self, comparison: Comparison) -> list[str]:
         rng = random.Random(f"{self.seed}/{'/'.join(comparison.candidate_ids)}")
@@ -60,7 +93,7 @@ class TemplatedResponses:
 
 
 class SampledResponses:
-    """Responses sampled from a judge model itself (the paper's way).
+    """Responses sampled from a judge model itself (the paper's way). The model is loaded at the first batch, once.
 
     Args:
         model: directory or hub name of an instruct model.
@@ -69,6 +102,8 @@ class SampledResponses:
         max_new_tokens: per response.
         batch_size: prompts generated together.
         seed: of the draws.
+        max_prompt_tokens: comparisons with longer prompts are not asked, and counted; None: what the model's
+            context leaves beside max_new_tokens.
     """
 
     def __init__(
@@ -79,20 +114,54 @@ class SampledResponses:
         max_new_tokens: int = 2048,
         batch_size: int = 8,
         seed: int = 0,
+        max_prompt_tokens: int | None = None,
     ) -> None:
+        if batch_size < 1 or (max_prompt_tokens is not None and max_prompt_tokens < 1):
+            raise DajError(f"batch_size={batch_size} and max_prompt_tokens={max_prompt_tokens} must be >= 1.")
         self.model = model
         self.batch_size = batch_size
+        self.max_prompt_tokens = max_prompt_tokens
         self.sampling = Sampling(max_new_tokens, temperature, num_samples=num_responses, seed=seed)
 
-    def respond(self, comparisons: Sequence[Comparison]) -> list[list[str]]:
+    def respond(self, comparisons: Sequence[Comparison]) -> list[Responses]:
+        """The batch's draws are decided by the seed and the batch, wherever it stands in a run."""
+        loaded = self._loaded
+        prompts = [encode_prompt(loaded.tokenizer, c.prompt) for c in comparisons]
+        fits = [prompt for prompt in prompts if len(prompt) <= loaded.max_prompt_tokens]
+        rollouts = iter(loaded.engine.generate(fits, self._sampling(comparisons)) if fits else [])
+        answers = []
+        for prompt in prompts:
+            if len(prompt) > loaded.max_prompt_tokens:
+                limit = f"prompt of {len(prompt)} tokens, {loaded.max_prompt_tokens:.0f} fit"
+                answers.append(Responses((), too_long=limit))
+                continue
+            texts = [Response(decode(loaded.tokenizer, r.token_ids), r.finish_reason) for r in next(rollouts)]
+            answers.append(Responses(tuple(texts)))
+        return answers
+
+    def _sampling(self, comparisons: Sequence[Comparison]) -> Sampling:
+        # One seed for all batches would give each the same stream of random numbers.
+        named = f"{self.sampling.seed}/{[(c.problem_id, c.candidate_ids) for c in comparisons]}"
+        seed = int.from_bytes(hashlib.sha256(named.encode()).digest()[:4])
+        return dataclasses.replace(self.sampling, seed=seed)
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
         tokenizer = load_tokenizer(self.model)
         model = load_causal_lm(self.model, "bfloat16", "sdpa")
         if torch.cuda.is_available():
             model.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method
+        limit: float | None = self.max_prompt_tokens
+        if limit is None:
+            context = getattr(model.config, "max_position_embeddings", None)  # some architectures have no limit
+            limit = context - self.sampling.max_new_tokens if context else float("inf")
+        if limit < 1:
+            raise DajError(
+                f"{self.model!r} has a context of {model.config.max_position_embeddings} tokens, and "
+                f"max_new_tokens={self.sampling.max_new_tokens} leaves no prompt. Lower max_new_tokens."
+            )
         engine = TransformersEngine(model, tokenizer.eos_token_id, tokenizer.pad_token_id, self.batch_size)
-        prompts = [encode_prompt(tokenizer, c.prompt) for c in comparisons]
-        rollouts = engine.generate(prompts, self.sampling)
-        return [[decode(tokenizer, rollout.token_ids) for rollout in group] for group in rollouts]
+        return _Loaded(tokenizer, engine, limit)
 
     def description(self) -> dict[str, object]:
         return {
@@ -100,4 +169,12 @@ class SampledResponses:
             "model": self.model,
             "sampling": repr(self.sampling),
             "batch_size": self.batch_size,
+            "max_prompt_tokens": self.max_prompt_tokens,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    tokenizer: PreTrainedTokenizerBase
+    engine: TransformersEngine
+    max_prompt_tokens: float

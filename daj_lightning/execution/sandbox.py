@@ -130,6 +130,11 @@ class Sandbox:
         """Version that candidates run under."""
         return self.interpreter.version
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """All that a program finds in its environment; `python` on the PATH is its own interpreter."""
+        return {**ENVIRONMENT, "PATH": f"{os.path.dirname(self.interpreter.executable)}:/usr/bin:/bin"}
+
     def start_in_the_first_that_works(self) -> None:
         reasons = []
         modes: tuple[Mode, ...] = ("namespaces", "bubblewrap")
@@ -141,8 +146,8 @@ class Sandbox:
         raise DajError(
             f"nothing on this host can shut in untrusted programs ({'; '.join(reasons)}). Install bubblewrap "
             f"(apt-get install bubblewrap) or allow user namespaces (Linux 5.12 or newer; in Docker a seccomp profile "
-            f"that permits unshare and mount). Or, only if you trust every program, run them without isolation: "
-            f"--unsafe_local true; every verdict then says so."
+            f"that permits unshare and mount). Or, only if you trust every program, run them without isolation "
+            f"(label: --unsafe_local true; a configuration: data.unsafe_local: true); every verdict then says so."
         )
 
     def start_in(self, mode: Mode) -> None:
@@ -218,7 +223,7 @@ class Session:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 cwd=self.directory.name,
-                env=ENVIRONMENT,
+                env=self.sandbox.environment,
                 start_new_session=True,
             )
         except OSError as error:

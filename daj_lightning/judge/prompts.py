@@ -15,12 +15,22 @@ from daj_lightning.records import Candidate, DajError, Problem, TestCase
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _REQUIRED = {"statement", "candidates"}
-_KNOWN = _REQUIRED | {"title", "platform", "difficulty", "starter_code", "public_tests", "num_candidates"}
+_REFERENCE = "reference"
+_KNOWN = _REQUIRED | {
+    "title", "platform", "difficulty", "starter_code", "public_tests", "num_candidates", _REFERENCE
+}  # fmt: skip
 _NUM_PUBLIC_TESTS_SHOWN = 3
+NO_PLACE = (
+    "the prompt template has no {reference}, so that a reference cannot be shown. Put {reference} where the "
+    "program should stand (before {candidates}, say), or set data.reference_support to 0."
+)
 
 
 class PromptTemplate:
     """A judge prompt with placeholders such as `{statement}` (paper, Appendix D; own wording).
+
+    `{reference}` is where a program that is known to pass may be shown (JudgeLM's reference support). It
+    brings its own heading and blank line, so that a prompt without one has no trace of the placeholder.
 
     Args:
         template: path of a text file, or the name of a shipped one: "five_steps" or "compact".
@@ -37,10 +47,22 @@ class PromptTemplate:
                 f"use {sorted(_KNOWN - _REQUIRED)}. Rename the placeholder, or remove its braces."
             )
 
-    def fill(self, problem: Problem, candidates: Sequence[Candidate]) -> str:
-        """The chat message that asks which of `candidates` (two or more, in this order) passes."""
+    @property
+    def takes_reference(self) -> bool:
+        return f"{{{_REFERENCE}}}" in self.text
+
+    def fill(self, problem: Problem, candidates: Sequence[Candidate], reference: Candidate | None = None) -> str:
+        """The chat message that asks which of `candidates` (two or more, in this order) passes.
+
+        Args:
+            reference: a program that passes every test, shown beside the question; None mostly.
+        Raises:
+            DajError: fewer than two candidates, one without code, or a reference for which the template has no place.
+        """
         if len(candidates) < 2:
             raise DajError(f"{problem.problem_id}: got {len(candidates)} candidate; a comparison needs two or more.")
+        if reference is not None and not self.takes_reference:
+            raise DajError(NO_PLACE)
         values = {
             "title": problem.title,
             "platform": problem.platform,
@@ -50,6 +72,7 @@ class PromptTemplate:
             "public_tests": "\n\n".join(map(_show_test, problem.public_tests[:_NUM_PUBLIC_TESTS_SHOWN])),
             "candidates": "\n".join(_show_candidate(k, c) for k, c in enumerate(candidates, start=1)),
             "num_candidates": str(len(candidates)),
+            _REFERENCE: "" if reference is None else _show_reference(reference),
         }
         return _PLACEHOLDER.sub(lambda match: values[match.group(1)], self.text)
 
@@ -69,10 +92,21 @@ def _show_test(test: TestCase) -> str:
     return f"Input:\n{test.input.strip()}\nOutput:\n{test.output.strip()}"
 
 
+def _show_reference(reference: Candidate) -> str:
+    return (
+        "# Reference\nThis program passes every hidden test. It is none of the submissions, and a right submission "
+        f"may do without its method.\n```python\n{_code(reference)}\n```\n\n"
+    )
+
+
 def _show_candidate(index: int, candidate: Candidate) -> str:
+    return f"--- Solution {index} ---\n```python\n{_code(candidate)}\n```"
+
+
+def _code(candidate: Candidate) -> str:
     if not candidate.code.strip():
         raise DajError(
             f"candidate {candidate.candidate_id!r} of {candidate.problem_id} has no code. "
             f"Remove it from the candidates file, or store the program under 'code'."
         )
-    return f"--- Solution {index} ---\n```python\n{candidate.code.strip()}\n```"
+    return candidate.code.strip()

@@ -27,12 +27,18 @@ class Sampling:
     """Rollouts per prompt."""
     seed: int = 0
     """Of the draws; unused when greedy."""
+    top_k: int = 0
+    """Draw among the likeliest k tokens; 0: among all. Keep 0 for training rollouts."""
+    repetition_penalty: float = 1.0
+    """Divides the positive and multiplies the negative logits of tokens that the prompt or the text so far has."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.num_samples < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise DajError(
                 f"sampling needs max_new_tokens and num_samples >= 1, temperature >= 0 and 0 < top_p <= 1; got {self}."
             )
+        if self.top_k < 0 or self.repetition_penalty <= 0:
+            raise DajError(f"sampling needs top_k >= 0 (0: all tokens) and repetition_penalty > 0; got {self}.")
         if self.temperature == 0 and self.num_samples > 1:
             raise DajError(f"num_samples={self.num_samples} greedy rollouts would be alike; set temperature > 0.")
 

@@ -65,13 +65,16 @@ class TransformersEngine:
             do_sample=not greedy,
             temperature=None if greedy else sampling.temperature,
             top_p=None if greedy else sampling.top_p,
-            top_k=None if greedy else 0,
+            top_k=None if greedy else sampling.top_k,
             num_return_sequences=sampling.num_samples,
             eos_token_id=self.eos_token_id,
             pad_token_id=self.pad_token_id,
             return_dict_in_generate=True,
         )
         recorder = _TokenLogps()
+        processors: list[LogitsProcessor] = [recorder]  # first: what it keeps is the model's own distribution
+        if sampling.repetition_penalty != 1:
+            processors.append(_RepetitionPenalty(sampling, attention_mask))
         # `generate` fills every gap of its argument from the model's own recommendation; greedy would not be greedy.
         recommended, self.model.generation_config = self.model.generation_config, config
         try:
@@ -79,7 +82,7 @@ class TransformersEngine:
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 generation_config=config,
-                logits_processor=LogitsProcessorList([recorder]),
+                logits_processor=LogitsProcessorList(processors),
             )
         finally:
             self.model.generation_config = recommended
@@ -107,6 +110,22 @@ class TransformersEngine:
             finish_reason="stop" if len(ended) else "length",
             policy_version=self.version,
         )
+
+
+class _RepetitionPenalty(LogitsProcessor):
+    """Makes tokens of the prompt and of the text so far less likely; padding is no part of the prompt."""
+
+    def __init__(self, sampling: Sampling, attention_mask: Tensor) -> None:
+        self.penalty = sampling.repetition_penalty
+        self.is_prompt = attention_mask.bool().repeat_interleave(sampling.num_samples, dim=0)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        length = self.is_prompt.size(1)
+        last = input_ids[:, length - 1 : length]  # of the prompt; padding stands on the left
+        prompt = torch.where(self.is_prompt, input_ids[:, :length], last)
+        seen = torch.cat([prompt, input_ids[:, length:]], dim=1)
+        logits = scores.gather(1, seen)
+        return scores.scatter(1, seen, torch.where(logits > 0, logits / self.penalty, logits * self.penalty))
 
 
 class _TokenLogps(LogitsProcessor):

@@ -1,61 +1,28 @@
-"""Both orders of every mixed pair, and responses that give nothing away but their selection."""
+"""Every mixed pair in both orders, or one drawn; a reference that passed and gives no candidate away."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from tiny import TINY_ARCHITECTURE, ToySource
-from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from asking import CANDIDATES, PROBLEM, TEMPLATE, A, B, C
 
-from daj_lightning.data import (
-    SampledResponses,
-    TemplatedResponses,
-    mixed_comparisons,
-    preference_pairs,
-    voting_comparisons,
-)
-from daj_lightning.judge import PromptTemplate, Voting, encode_prompt, load_tokenizer, parse_selection
-from daj_lightning.records import Candidate, Comparison, DajError
+from daj_lightning.data import mixed_comparisons, voting_comparisons
+from daj_lightning.data.comparisons import References
+from daj_lightning.judge import Voting
+from daj_lightning.records import Candidate, Comparison, DajError, ReferenceUse
 
-PROBLEM = ToySource().load()[0][0]
-A, B, C, D = CANDIDATES = [Candidate(name, PROBLEM.problem_id, "toy", f"print('{name}')") for name in "ABCD"]
-TEMPLATE = PromptTemplate("compact")
+ALWAYS = References(support=1.0)
 
 
-def mixed(passing: str, candidates: Sequence[Candidate] = CANDIDATES, max_pairs: int = 8, seed: int = 0):
+def mixed(
+    passing: str, candidates: Sequence[Candidate] = CANDIDATES, max_pairs: int = 8, seed: int = 0, **options: Any
+) -> list[Comparison]:
     passed = {c.candidate_id: c.candidate_id in passing for c in candidates}
-    return mixed_comparisons(PROBLEM, candidates, passed, TEMPLATE, max_pairs, seed)
-
-
-def comparison(passed: tuple[bool, ...], candidates: Sequence[Candidate] = (A, B)) -> Comparison:
-    return Comparison(
-        problem_id=PROBLEM.problem_id,
-        domain=PROBLEM.domain,
-        difficulty=PROBLEM.difficulty,
-        policy="toy",
-        candidate_ids=tuple(c.candidate_id for c in candidates),
-        passed=passed,
-        prompt=TEMPLATE.fill(PROBLEM, candidates),
-        kind="mixed",
-    )
-
-
-class Written:
-    """The responses that a test wrote down."""
-
-    def __init__(self, *responses: list[str]) -> None:
-        self.responses = list(responses)
-
-    def respond(self, comparisons: Sequence[Comparison]) -> list[list[str]]:
-        return self.responses
-
-    def description(self) -> dict[str, object]:
-        return {"responses": "written"}
+    return mixed_comparisons(PROBLEM, candidates, passed, TEMPLATE, max_pairs, seed, **options)
 
 
 def test_every_mixed_pair_appears_in_both_orders_and_no_other_pair_does() -> None:
@@ -107,103 +74,107 @@ def test_the_rounds_are_those_of_the_voting_whoever_passes() -> None:
     assert {c.kind for c in rounds} == {"round"}
 
 
-def test_the_wording_of_a_templated_response_does_not_know_which_candidate_is_right() -> None:
-    source = TemplatedResponses(format_error_rate=0)
-    for pair in itertools.permutations(CANDIDATES, 2):
-        answers = source.respond([comparison((True, False), pair), comparison((False, True), pair)])
-        assert answers[0] == answers[1]
-        for k, response in enumerate(answers[0]):
-            assert parse_selection(response, 2) == k
-        assert len({response.split("<")[0] for response in answers[0]}) == 1  # only the selection differs
+def test_the_label_flips_with_the_order_and_nothing_else_does() -> None:
+    asked = {c.candidate_ids: c for c in mixed("AC")}
+    for ids, one in asked.items():
+        other = asked[ids[::-1]]
+        assert one.passed == other.passed[::-1]
+        assert sum(one.passed) == 1
+        assert one.passed == tuple(name in "AC" for name in ids)
+        assert (one.problem_id, one.domain, one.policy) == (other.problem_id, other.domain, other.policy)
+        assert sorted(one.prompt.splitlines()) == sorted(other.prompt.splitlines())
 
 
-def test_templated_responses_use_all_their_wordings() -> None:
-    asked = [replace(comparison((True, False)), candidate_ids=(f"x{i}", f"y{i}")) for i in range(60)]
-    wordings = {answers[0].split(" <")[0] for answers in TemplatedResponses(0).respond(asked)}
-    assert wordings == set(TemplatedResponses.WORDINGS)
+def many(number: int) -> list[Candidate]:
+    """Programs that differ; the first half is named "r.." (right)."""
+    return [Candidate(f"{'rw'[2 * i // number]}{i}", PROBLEM.problem_id, "toy", f"print({i})") for i in range(number)]
 
 
-def test_a_format_error_replaces_the_wrong_response_at_the_rate_asked_for() -> None:
-    asked = [replace(comparison((i % 2 == 0, i % 2 == 1)), candidate_ids=(f"x{i}", f"y{i}")) for i in range(400)]
-    broken = 0
-    for one, answers in zip(asked, TemplatedResponses(0.25).respond(asked), strict=True):
-        right = one.passed.index(True)
-        assert parse_selection(answers[right], 2) == right
-        broken += parse_selection(answers[1 - right], 2) is None
-    assert 70 <= broken <= 130  # 100 expected, standard deviation 8.7
+def test_without_swap_each_pair_is_asked_in_one_order_drawn_by_the_seed() -> None:
+    """20 x 20 pairs: the right program stands first in about half of them."""
+    programs = many(40)
+    passed = {c.candidate_id: c.candidate_id[0] == "r" for c in programs}
+    asked = mixed_comparisons(PROBLEM, programs, passed, TEMPLATE, 400, 0, swap=False)
+    assert len({frozenset(c.candidate_ids) for c in asked}) == len(asked) == 400
+    assert 160 <= sum(c.passed == (True, False) for c in asked) <= 240  # 200 expected, standard deviation 10
+    assert all(c.passed == tuple(name[0] == "r" for name in c.candidate_ids) for c in asked)
+    assert asked == mixed_comparisons(PROBLEM, programs, passed, TEMPLATE, 400, 0, swap=False)
+    assert asked != mixed_comparisons(PROBLEM, programs, passed, TEMPLATE, 400, 1, swap=False)
 
 
-def test_a_share_of_format_errors_above_one_is_refused() -> None:
-    with pytest.raises(DajError, match=r"share between 0 and 1, got 5"):
-        TemplatedResponses(format_error_rate=5)
+def test_without_swap_the_same_pairs_are_asked() -> None:
+    both, one = mixed("AC", max_pairs=3), mixed("AC", max_pairs=3, swap=False)
+    assert {frozenset(c.candidate_ids) for c in both} == {frozenset(c.candidate_ids) for c in one}
 
 
-def test_chosen_is_the_first_correct_selection_and_rejected_the_first_other_answer() -> None:
-    """A format error is rejected just as a wrong selection is: whichever comes first."""
-    right, wrong, broken = "yes <selection>1</selection>", "no <selection>2</selection>", "no idea"
-    also_right = "again <selection>1</selection>"
-    source = Written([broken, wrong, right, also_right], [wrong, right, broken], [right, broken])
-    pairs = preference_pairs([comparison((True, False))] * 3, source)
-    assert [(p.chosen, p.rejected) for p in pairs] == [(right, broken), (right, wrong), (right, broken)]
+def test_by_default_no_prompt_shows_a_reference() -> None:
+    for asked in (mixed("AC"), mixed("AC", references=References())):
+        assert {(c.reference_id, c.reference_use) for c in asked} == {(None, ReferenceUse.NONE)}
+        assert not any("# Reference" in c.prompt for c in asked)
 
 
-def test_no_pair_comes_of_responses_that_are_all_correct_or_all_not() -> None:
-    right, wrong, broken = "<selection>2</selection>", "<selection>1</selection>", "<selection>3</selection>"
-    source = Written([wrong, broken, wrong], [right, right], [])
-    assert preference_pairs([comparison((False, True))] * 3, source) == []
+def test_a_reference_passed_and_is_neither_candidate() -> None:
+    """A and C pass: a pair with A is shown C, a pair with C is shown A, never a program that fails."""
+    for asked in mixed("AC", references=ALWAYS):
+        expected = "C" if "A" in asked.candidate_ids else "A"
+        assert (asked.reference_id, asked.reference_use) == (expected, ReferenceUse.SHOWN)
+        reference, submissions = asked.prompt.split("--- Solution 1 ---")
+        assert f"print('{expected}')" in reference.split("# Reference")[1]
+        assert f"print('{expected}')" not in submissions
 
 
-def test_a_pair_carries_the_prompt_that_its_responses_answer() -> None:
-    asked = mixed("AC")
-    for one, pair in zip(asked, preference_pairs(asked, TemplatedResponses(0)), strict=True):
-        assert (pair.prompt, pair.candidate_ids) == (one.prompt, one.candidate_ids)
-        assert (pair.problem_id, pair.domain) == (one.problem_id, one.domain)
-        assert one.passed[parse_selection(pair.chosen, 2)]
-        assert not one.passed[parse_selection(pair.rejected, 2)]
+def test_both_orders_of_a_pair_are_shown_the_same_reference() -> None:
+    programs = many(40)
+    passed = {c.candidate_id: c.candidate_id[0] == "r" for c in programs}
+    asked = mixed_comparisons(PROBLEM, programs, passed, TEMPLATE, 50, 0, references=ALWAYS)
+    shown = {c.candidate_ids: c.reference_id for c in asked}
+    assert all(shown[ids] == shown[ids[::-1]] for ids in shown)
+    assert len(set(shown.values())) > 5
 
 
-def write_coin_judge(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """A model that answers every prompt `<selection>1</selection>` or `<selection>2</selection>`, half and half.
-
-    Its layer adds nothing, each token of the chain has a basis vector of its own, and the head sends that
-    vector to the tokens that may follow.
-    """
-    token = {text: tokenizer.encode(text)[-1] for text in ("1", "2", "<selection>", "</selection>")}
-    start = encode_prompt(tokenizer, "any")[-1]
-    follows = {
-        start: [token["<selection>"]],
-        token["<selection>"]: [token["1"], token["2"]],
-        token["1"]: [token["</selection>"]],
-        token["2"]: [token["</selection>"]],
-        token["</selection>"]: [tokenizer.eos_token_id],
-    }
-    shape = {**TINY_ARCHITECTURE, "num_hidden_layers": 1, "tie_word_embeddings": False}
-    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer), **shape))
-    with torch.no_grad():
-        for weight in (model.model.embed_tokens.weight, model.lm_head.weight):
-            weight.zero_()
-        model.model.layers[0].self_attn.o_proj.weight.zero_()
-        model.model.layers[0].mlp.down_proj.weight.zero_()
-        for basis, (current, successors) in enumerate(follows.items()):
-            model.model.embed_tokens.weight[current, basis] = 1.0
-            model.lm_head.weight[successors, basis] = 20.0
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+def test_a_copy_of_a_candidate_is_no_reference() -> None:
+    """C passes too, but is A with a comment and another name: shown, it would say that A is right."""
+    right = replace(A, code="n = int(input())\nprint(n)")
+    copy = replace(C, code="value = int(input())  # read\nprint(value)")
+    passed = {"A": True, "B": False, "C": True}
+    asked = mixed_comparisons(PROBLEM, [right, B, copy], passed, TEMPLATE, 8, 0, references=ALWAYS)
+    assert {(c.reference_id, c.reference_use) for c in asked} == {(None, ReferenceUse.LACKING)}
+    assert not any("# Reference" in c.prompt for c in asked)
 
 
-def test_sampled_responses_are_what_the_model_says_and_become_pairs(prepared, tmp_path: Path) -> None:
-    write_coin_judge(load_tokenizer(str(prepared.base)), tmp_path)
-    source = SampledResponses(str(tmp_path), num_responses=8, max_new_tokens=8, batch_size=3)
-    asked = mixed("AC")
-    answers = source.respond(asked)
-    assert [len(group) for group in answers] == [8] * len(asked)
-    said = [response for group in answers for response in group]
-    assert {parse_selection(response, 2) for response in said} == {0, 1}
-    assert 16 <= sum(parse_selection(response, 2) == 0 for response in said) <= 48  # of 64; 32 expected
-    assert source.respond(asked) == answers  # the seed decides
+def test_a_pair_whose_right_program_is_the_only_one_goes_without_and_says_so() -> None:
+    assert {(c.reference_id, c.reference_use) for c in mixed("A", references=ALWAYS)} == {(None, ReferenceUse.LACKING)}
 
-    pairs = preference_pairs(asked, source)
-    assert [p.candidate_ids for p in pairs] == [c.candidate_ids for c in asked]
-    for one, pair in zip(asked, pairs, strict=True):
-        assert parse_selection(pair.chosen, 2) == one.passed.index(True)
-        assert parse_selection(pair.rejected, 2) == one.passed.index(False)
+
+def test_support_and_drop_are_shares_and_the_drop_takes_each_order_alone() -> None:
+    """400 pairs, support 0.5, drop 0.25: 200 pairs are drawn, 300 of their 400 comparisons show a program."""
+    programs = many(40)
+    passed = {c.candidate_id: c.candidate_id[0] == "r" for c in programs}
+    asked = mixed_comparisons(PROBLEM, programs, passed, TEMPLATE, 400, 0, references=References(0.5, 0.25))
+    uses = {c.candidate_ids: c.reference_use for c in asked}
+    drawn = {ids for ids, use in uses.items() if use is not ReferenceUse.NONE}
+    assert {ids[::-1] for ids in drawn} == drawn
+    assert 320 <= len(drawn) <= 480  # 400 expected, standard deviation 20
+    shown = {ids for ids in drawn if uses[ids] is ReferenceUse.SHOWN}
+    assert 0.68 <= len(shown) / len(drawn) <= 0.82
+    assert any(ids[::-1] not in shown for ids in shown)
+    for one in asked:
+        assert ("# Reference" in one.prompt) == (one.reference_id is not None) == (one.candidate_ids in shown)
+
+
+def test_a_dropped_comparison_is_the_one_without_support() -> None:
+    bare = {c.candidate_ids: c.prompt for c in mixed("AC")}
+    dropped = mixed("AC", references=References(support=1.0, drop=1.0))
+    assert {c.reference_use for c in dropped} == {ReferenceUse.DROPPED}
+    assert {c.candidate_ids: c.prompt for c in dropped} == bare
+
+
+@pytest.mark.parametrize("shares", [(1.5, 0.0), (-0.1, 0.0), (0.5, 2.0)])
+def test_shares_outside_0_and_1_are_refused(shares: tuple[float, float]) -> None:
+    with pytest.raises(DajError, match="are shares from 0 to 1"):
+        References(*shares)
+
+
+def test_a_drop_of_nothing_is_refused() -> None:
+    with pytest.raises(DajError, match=r"reference_drop=0\.5 has nothing to drop while data\.reference_support is 0"):
+        References(drop=0.5)

@@ -207,7 +207,7 @@ def test_the_environment_and_the_descriptors_of_the_host_are_not_there(sandbox, 
     modules = [os.path.basename(os.path.dirname(os.__file__)), "lib-dynload"]
     modules += [os.path.basename(path) for path in sandbox.interpreter.site_packages]
     names = sorted(modules) if sandbox.mode == "unsafe-local" else []
-    assert shown == f"{sorted(sandbox_module.ENVIRONMENT)} {names}\n"
+    assert shown == f"{sorted(sandbox.environment)} {names}\n"
 
 
 def test_no_process_of_the_host_is_in_sight(isolated):
@@ -266,7 +266,7 @@ def test_a_host_that_can_isolate_nothing_is_refused_with_what_to_install(monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(Sandbox, "start_in", refusing)
-        with pytest.raises(DajError, match=r"not permitted.*apt-get install bubblewrap.*--unsafe_local true"):
+        with pytest.raises(DajError, match=r"not permitted.*apt-get install bubblewrap.*data.unsafe_local: true"):
             Sandbox(Limits())
     unsafe = Sandbox(mode="unsafe-local")
     assert graded(unsafe, SUM).sandbox.split("+")[0] == "unsafe-local"

@@ -58,3 +58,33 @@ def test_a_candidate_without_code_is_named() -> None:
 def test_a_template_that_does_not_exist_is_answered_with_the_shipped_names() -> None:
     with pytest.raises(DajError, match=r"compact.*five_steps"):
         PromptTemplate("six_steps")
+
+
+REFERENCE = Candidate("c3", "p1", "weak", "print({reference}, '{candidates}')")
+
+
+@pytest.mark.parametrize("name", ["five_steps", "compact"])
+def test_a_reference_stands_before_the_submissions_and_leaves_no_trace_when_absent(name: str) -> None:
+    template = PromptTemplate(name)
+    bare, supported = template.fill(PROBLEM, [BRACES, OTHER]), template.fill(PROBLEM, [BRACES, OTHER], REFERENCE)
+    start = supported.index("# Reference")
+    end = start + supported[start:].index("```\n\n") + len("```\n\n")
+    assert REFERENCE.code in supported[start:end]
+    assert supported[:start] + supported[end:] == bare
+    assert end <= supported.index("--- Solution 1 ---")
+    assert "reference" not in bare.lower().replace(BRACES.code, "")
+
+
+def test_a_template_without_a_place_shows_no_reference(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("{statement} {candidates}")
+    template = PromptTemplate(str(path))
+    assert not template.takes_reference
+    assert PromptTemplate().takes_reference
+    with pytest.raises(DajError, match=r"has no \{reference\}"):
+        template.fill(PROBLEM, [BRACES, OTHER], REFERENCE)
+
+
+def test_a_reference_without_code_is_named() -> None:
+    with pytest.raises(DajError, match="'c9' of p1 has no code"):
+        PromptTemplate().fill(PROBLEM, [BRACES, OTHER], Candidate("c9", "p1", "weak", ""))

@@ -57,7 +57,15 @@ def test_greedy_tokens_are_those_of_each_prompt_alone(model: Qwen3ForCausalLM) -
     ]
 
 
-@pytest.mark.parametrize("sampling", [Sampling(max_new_tokens=10), SAMPLED, Sampling(10, 0.5, top_p=0.9)])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(max_new_tokens=10),
+        SAMPLED,
+        Sampling(10, 0.5, top_p=0.9),
+        Sampling(10, 0.7, top_p=0.8, top_k=20, repetition_penalty=1.5),
+    ],
+)
 def test_log_probabilities_are_a_plain_forwards_at_temperature_1(model: Qwen3ForCausalLM, sampling: Sampling) -> None:
     for prompt, group in zip(PROMPTS, engine(model).generate(PROMPTS, sampling), strict=True):
         for rollout in group:
@@ -130,6 +138,40 @@ def test_samples_follow_the_models_distribution(tiny_config: Qwen3Config) -> Non
     assert set(draw(top_p=0.5).nonzero()[:, 0].tolist()) <= set(kept.tolist())
 
 
+def test_only_the_likeliest_k_tokens_are_drawn(tiny_config: Qwen3Config) -> None:
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(tiny_config)
+    with torch.no_grad():
+        likeliest = model(torch.tensor([PROMPTS[0]])).logits[0, -1].topk(5).indices.tolist()
+    (group,) = engine(model).generate(PROMPTS[:1], Sampling(1, 1.0, num_samples=200, top_k=5))
+    assert {r.token_ids[0] if r.token_ids else EOS for r in group} == set(likeliest)
+
+
+@torch.no_grad()
+def penalised_alone(model: Qwen3ForCausalLM, prompt: list[int], penalty: float, length: int) -> list[int]:
+    """Greedy text of one prompt, its own tokens and the prompt's made less likely, written out."""
+    ids = list(prompt)
+    while len(ids) < len(prompt) + length:
+        logits = model(torch.tensor([ids])).logits[0, -1]
+        for token in set(ids):
+            logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+        ids.append(int(logits.argmax()))
+        if ids[-1] == EOS:
+            return ids[len(prompt) : -1]
+    return ids[len(prompt) :]
+
+
+def test_a_repetition_penalty_counts_the_prompt_and_the_text_and_no_padding(model: Qwen3ForCausalLM) -> None:
+    with torch.no_grad():
+        model.lm_head.weight[PAD] *= 3  # likely where it is not penalised: as padding it must not be
+    sampling = Sampling(max_new_tokens=10, repetition_penalty=1.6)
+    rollouts = engine(model).generate(PROMPTS, sampling)
+    expected = [penalised_alone(model, prompt, 1.6, 10) for prompt in PROMPTS]
+    assert [list(group[0].token_ids) for group in rollouts] == expected
+    assert any(PAD in text for text in expected)
+    assert expected != [penalised_alone(model, prompt, 1.0, 10) for prompt in PROMPTS]
+
+
 @pytest.mark.parametrize("sampling", [Sampling(max_new_tokens=4), SAMPLED])
 def test_training_does_not_notice_a_rollout(model: Qwen3ForCausalLM, sampling: Sampling) -> None:
     """The global random state and the model's mode are as before."""
@@ -186,6 +228,8 @@ def test_no_prompt_gives_no_rollout(model: Qwen3ForCausalLM) -> None:
         {"temperature": -0.1},
         {"top_p": 0.0},
         {"top_p": 1.1},
+        {"top_k": -1},
+        {"repetition_penalty": 0.0},
     ],
 )
 def test_an_impossible_sampling_is_refused(wrong: dict[str, float]) -> None:

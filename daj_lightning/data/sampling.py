@@ -1,0 +1,244 @@
+"""Candidates from a policy model: every problem is asked `num_samples` times, each answer becomes a row.
+
+Rows are appended as they come, {candidate_id, problem_id, policy, code, response, finish_reason, sampling}; what
+is in the file is not asked again. Each draw has a seed of its own, made of the run's seed, the problem and the
+draw's number, so that a broken-off run goes on with the draws that an unbroken one would have made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+
+from daj_lightning.data.candidates import extract_code
+from daj_lightning.data.journal import Journal
+from daj_lightning.data.jsonl import iterate_jsonl
+from daj_lightning.data.progress import Meter
+from daj_lightning.data.sanitize import sanitize
+from daj_lightning.judge import encode_prompt, load_tokenizer
+from daj_lightning.judge.model import load_causal_lm
+from daj_lightning.records import Candidate, DajError, Problem
+from daj_lightning.rollout import ChatEndpoint, Reply, Sampling, TransformersEngine
+
+PAPER = Sampling(
+    max_new_tokens=8192, temperature=0.7, top_p=0.8, num_samples=8, top_k=20, repetition_penalty=1.05
+)  # App. A: how the policies' candidates were sampled
+TASK = "Solve this programming problem in Python 3."
+STDIN = (
+    "Write a complete program. It reads the input from standard input and prints the answer, and nothing else, to "
+    "standard output."
+)
+FUNCTIONAL = (
+    "Complete the class below. Keep its name, its method and the method's parameters; read no input, print nothing."
+)
+UNIT_TESTS = (
+    "Write a module that defines `{name}` as asked, with every import it needs. It does nothing when it is imported."
+)
+FORM = (
+    "You may think first. End your answer with the whole solution in a single block that starts with ```python and "
+    "ends with ```."
+)
+
+
+class Policy(Protocol):
+    """Whoever writes programs."""
+
+    def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int]) -> list[Reply]:
+        """The draws of these numbers, of `sampling.num_samples` with `sampling.seed`."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """Calls of `draws` that may run at once."""
+        ...
+
+    @property
+    def draws_apart(self) -> bool:
+        """Whether a draw is best asked for alone, rather than with the others of its problem."""
+        ...
+
+
+class EndpointPolicy:
+    """A model behind an endpoint, asked for `concurrency` programs at once."""
+
+    draws_apart = True
+
+    def __init__(self, endpoint: ChatEndpoint, concurrency: int) -> None:
+        if concurrency < 1:
+            raise DajError(f"concurrency is {concurrency}; wanted at least 1 request at a time.")
+        self.endpoint = endpoint
+        self.concurrency = concurrency
+
+    def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int]) -> list[Reply]:
+        return [
+            self.endpoint.reply(prompt, dataclasses.replace(sampling, num_samples=1, seed=sampling.seed + number))
+            for number in numbers
+        ]
+
+
+class ModelPolicy:
+    """A model in this process; draws all programs of a problem together."""
+
+    draws_apart = False
+    concurrency = 1
+
+    def __init__(self, model: str) -> None:
+        self.tokenizer = load_tokenizer(model)
+        network = load_causal_lm(model, "bfloat16" if torch.cuda.is_available() else "float32", "sdpa")
+        if torch.cuda.is_available():
+            network.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method
+        self.engine = TransformersEngine(network, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
+
+    def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int]) -> list[Reply]:
+        (rollouts,) = self.engine.generate([encode_prompt(self.tokenizer, prompt)], sampling)
+        texts = [str(self.tokenizer.decode(list(r.token_ids), skip_special_tokens=True)) for r in rollouts]
+        return [Reply(texts[number], rollouts[number].finish_reason) for number in numbers]
+
+
+def sample_candidates(
+    problems: Sequence[Problem],
+    policy: Policy,
+    name: str,
+    output: str | Path,
+    sampling: Sampling = PAPER,
+    console: Console | None = None,
+) -> int:
+    """Append the candidates that `output` lacks; returns how many programs have been written, and prints it.
+
+    Args:
+        name: of the policy, in the rows.
+        output: JSON Lines; other policies' rows in it are left alone.
+    Raises:
+        DajError: `output` has rows of this policy that were sampled differently, another process writes it, or the
+            model fails. What was written stays.
+    """
+    console = console or Console()
+    settings = {**dataclasses.asdict(sampling), "prompt": wording_digest()}
+    written = unfinished = without_code = 0
+    with Journal(output, "candidates") as journal:
+        done = sampled(journal.path, name, settings)
+        asks = list(missing(problems, name, done, sampling, policy.draws_apart))
+        with Meter(f"sampling {name}", sum(len(numbers) for _, numbers in asks), "programs", console) as meter:
+            for problem, numbers, replies in answers(asks, policy, sampling):
+                for number, reply in zip(numbers, replies, strict=True):
+                    row = row_of(problem, name, number, reply, settings)
+                    journal.append(row, checked=False)
+                    meter.advance()
+                    written += 1
+                    unfinished += reply.finish_reason == "length"
+                    without_code += not row["code"].strip()
+    console.print(
+        f"{written} programs by {name} for {len(problems)} problems in {output} ({len(done)} were there); "
+        f"{unfinished} cut off at {sampling.max_new_tokens} tokens, {without_code} responses without code",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return written
+
+
+def answers(
+    asks: Sequence[tuple[Problem, list[int]]], policy: Policy, sampling: Sampling
+) -> Iterator[tuple[Problem, list[int], list[Reply]]]:
+    """The replies to all asks, as they come; after an error those under way, then the error."""
+
+    def ask(problem: Problem, numbers: list[int]) -> tuple[Problem, list[int], list[Reply]]:
+        own = dataclasses.replace(sampling, seed=seed_of(sampling, problem))
+        return problem, numbers, policy.draws(prompt_for(problem), own, numbers)
+
+    executor = ThreadPoolExecutor(policy.concurrency, thread_name_prefix="daj-sample")
+    rest = iter(asks)
+    running: set[Future[tuple[Problem, list[int], list[Reply]]]] = set()
+    failed: Future[tuple[Problem, list[int], list[Reply]]] | None = None
+    try:
+        while True:
+            if failed is None:
+                running |= {executor.submit(ask, *one) for one in islice(rest, policy.concurrency - len(running))}
+            if not running:
+                break
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                if future.exception() is None:
+                    yield future.result()
+                else:
+                    failed = failed or future
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+    if failed is not None:
+        failed.result()
+
+
+def missing(
+    problems: Sequence[Problem], name: str, done: set[str], sampling: Sampling, apart: bool
+) -> Iterator[tuple[Problem, list[int]]]:
+    """Problems with the numbers of the draws that are not there; one number at a time if `apart`."""
+    for problem in problems:
+        numbers = [n for n in range(sampling.num_samples) if candidate_name(problem, name, n) not in done]
+        if apart:
+            yield from ((problem, [number]) for number in numbers)
+        elif numbers:
+            yield problem, numbers
+
+
+def sampled(path: Path, name: str, settings: dict[str, Any]) -> set[str]:
+    """Ids of the policy's candidates in the file; they must have been sampled with these settings."""
+    done = set()
+    wanted = {key: value for key, value in settings.items() if key != "num_samples"}  # more may be asked for later
+    for number, row in iterate_jsonl(path, "candidates"):
+        if row.get("policy") != name:
+            continue
+        found = row.get("sampling") or {}
+        changed = [f"{key} {found.get(key)!r}" for key, value in wanted.items() if found.get(key) != value]
+        if changed:
+            raise DajError(
+                f"candidates: {path}, line {number} was sampled by {name!r} with {', '.join(changed)}, not as now. "
+                f"Name another output, or another policy."
+            )
+        done.add(str(row["candidate_id"]))
+    return done
+
+
+def row_of(problem: Problem, name: str, number: int, reply: Reply, settings: dict[str, Any]) -> dict[str, Any]:
+    code = sanitize(reply.text, problem.unit_tests.entry_point) if problem.unit_tests else extract_code(reply.text)
+    candidate = Candidate(candidate_name(problem, name, number), problem.problem_id, name, code)
+    return {
+        **dataclasses.asdict(candidate),
+        "response": reply.text,
+        "finish_reason": reply.finish_reason,
+        "sampling": settings,
+    }
+
+
+def candidate_name(problem: Problem, name: str, number: int) -> str:
+    return f"{problem.problem_id}/{name}/{number}"
+
+
+def seed_of(sampling: Sampling, problem: Problem) -> int:
+    """Of a problem's draws; a multiple of 1,024, so that a draw's number can be added."""
+    digest = hashlib.blake2b(f"{sampling.seed}/{problem.problem_id}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest) >> 11 << 10
+
+
+def prompt_for(problem: Problem) -> str:
+    """What a policy is asked: the task, the statement as the benchmark gives it, and what to start from."""
+    statement = problem.statement.strip()
+    if problem.unit_tests:
+        ask = UNIT_TESTS.format(name=problem.unit_tests.entry_point)
+        if f"def {problem.unit_tests.entry_point}" in statement and "```" not in statement:
+            statement = f"```python\n{statement}\n```"  # the "complete" prompt is code
+        return f"{TASK}\n\n{statement}\n\n{ask}\n{FORM}"
+    if problem.function_name:
+        return f"{TASK}\n\n{statement}\n\n{FUNCTIONAL}\n```python\n{problem.starter_code.rstrip()}\n```\n{FORM}"
+    return f"{TASK}\n\n{statement}\n\n{STDIN}\n{FORM}"
+
+
+def wording_digest() -> str:
+    """Changes with the wording of the prompts."""
+    return hashlib.sha256("\n".join([TASK, STDIN, FUNCTIONAL, UNIT_TESTS, FORM]).encode()).hexdigest()[:8]
