@@ -27,7 +27,7 @@ def prepare(config: list[str]) -> None:
         config: configuration files, later ones on top.
     """
     from daj_lightning.cli import load
-    from daj_lightning.data import prepare as run
+    from daj_lightning.data.prepare import prepare as run
 
     data = load(config).datamodule
     run(data.preparation, data.root)

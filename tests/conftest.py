@@ -10,7 +10,7 @@ import torch
 from tiny import TINY_ARCHITECTURE, toy_data
 from transformers import Qwen3Config
 
-from daj_lightning.data import prepare
+from daj_lightning.data.prepare import prepare
 from daj_lightning.training import ColdStart
 
 torch.set_num_threads(1)  # two threads on a loaded 2-core machine run up to ten times slower

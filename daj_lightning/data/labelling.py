@@ -14,17 +14,20 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from daj_lightning.data.candidates import NO_CODE, fingerprint, has_code, read_candidates
 from daj_lightning.data.journal import Journal, read_checked
 from daj_lightning.data.labels import Label, Making, read_labels, resume
-from daj_lightning.data.preparation import Preparation
 from daj_lightning.data.progress import Meter
 from daj_lightning.data.sanitize import sanitize
 from daj_lightning.execution import Limits, Mode, Rules, Sandbox, SandboxError, grade_all
 from daj_lightning.records import Candidate, DajError, Outcome, Problem, Verdict
+
+if TYPE_CHECKING:
+    from daj_lightning.data.preparation import Preparation
 
 UNEXECUTED = "none"
 """In place of a sandbox, where there was nothing to run."""

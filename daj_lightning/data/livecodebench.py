@@ -130,7 +130,7 @@ def _metadata(value: object) -> dict[str, Any]:
         metadata = json.loads(value or "{}")  # type: ignore[arg-type]
     except (TypeError, ValueError, RecursionError):
         raise ValueError(
-            f"metadata is {_shown(value)}, wanted the JSON text of an object, of {MAX_METADATA_CHARS} characters at most"
+            f"metadata is {_shown(value)}, wanted the JSON text of an object, at most {MAX_METADATA_CHARS} characters"
         ) from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("func_name"), str | None):
         raise ValueError(f"metadata is {_shown(value)}, wanted an object whose func_name is text")

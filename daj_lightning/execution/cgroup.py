@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,19 +74,17 @@ class Group:
         return 0
 
     def remove(self) -> None:
-        """Once its processes are dead; the kernel may need a moment to notice."""
+        """End whatever still runs in it; the kernel may need a moment to notice."""
         end = time.monotonic() + REMOVE_LIMIT_S
         for directory in self.directories:
-            while True:
-                try:
+            while directory.exists() and time.monotonic() < end:
+                with contextlib.suppress(OSError):
+                    for pid in (directory / "cgroup.procs").read_text().split():
+                        os.kill(int(pid), signal.SIGKILL)
+                with contextlib.suppress(OSError):
                     directory.rmdir()
-                except FileNotFoundError:
-                    pass
-                except OSError:
-                    if time.monotonic() < end:
-                        time.sleep(0.002)
-                        continue
-                break
+                    break
+                time.sleep(0.002)
 
 
 def find() -> Parents | None:

@@ -189,12 +189,13 @@ def judge_report(text: str, expected: int) -> tuple[Outcome, str, int]:
         report = json.loads(text)
         failed, skipped = dict(report["failed"]), set(report["skipped"]) - set(report["planned_skips"])
         ran = int(report["run"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Outcome.CRASHED, "the unit tests ended without a report", 0
     num_passed = max(0, min(ran, expected) - len(failed) - len(skipped))
     if failed:
         name, why = next(iter(failed.items()))
-        return Outcome.WRONG_ANSWER, f"{len(failed)} of {expected} tests failed: {name}: {why}", num_passed
+        shown = ascii(f"{name}: {why}")[1:-1]
+        return Outcome.WRONG_ANSWER, f"{len(failed)} of {expected} tests failed: {shown}", num_passed
     if skipped or ran < expected:
         return Outcome.WRONG_ANSWER, f"{ran} of {expected} tests ran, {len(skipped)} skipped themselves", num_passed
     return Outcome.PASSED, "", expected

@@ -50,5 +50,5 @@ class Limits:
             "RLIMIT_FSIZE": ((self.output_kib << 10) + 1,) * 2,  # one more: only a longer output is cut
             "RLIMIT_NPROC": (processes, processes),
             "RLIMIT_NOFILE": (files, files),
-            "RLIMIT_CORE": (0, 0),
+            "RLIMIT_CORE": (1, 1),  # 0 would still start a host's core handler, 1 does not (core(5))
         }

@@ -19,8 +19,7 @@ import sys
 from types import ModuleType
 from unittest import mock
 
-from run_process import answer
-from run_process import prepare as customary_names
+from run_process import answer, prepare as customary_names
 
 NO_LONGER_THERE = {
     os: "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate replace "

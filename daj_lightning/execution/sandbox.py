@@ -40,7 +40,13 @@ from daj_lightning.records import DajError
 WORKER = Path(__file__).with_name("worker.py")
 # -S and an environment of our own make the start fast and the same everywhere; -I would ignore the hash seed.
 START: Sequence[str] = ("-S", "-s", "-B", str(WORKER))
-ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+}
 START_LIMIT_S = 30.0
 SILENCE_LIMIT_S = 10.0
 """Beyond a test's own wall limit: a worker that says nothing for longer was frozen by its program."""
@@ -146,8 +152,9 @@ class Sandbox:
         raise DajError(
             f"nothing on this host can shut in untrusted programs ({'; '.join(reasons)}). Install bubblewrap "
             f"(apt-get install bubblewrap) or allow user namespaces (Linux 5.12 or newer; in Docker a seccomp profile "
-            f"that permits unshare and mount). Or, only if you trust every program, run them without isolation "
-            f"(label: --unsafe_local true; a configuration: data.unsafe_local: true); every verdict then says so."
+            f"that permits unshare and mount, and systempaths=unconfined). Or, only if you trust every program, run "
+            f"them without isolation (label: --unsafe_local true; a configuration: data.unsafe_local: true); every "
+            f"verdict then says so."
         )
 
     def start_in(self, mode: Mode) -> None:
@@ -338,7 +345,10 @@ class Session:
         self.kill()
         if self.group:
             self.group.remove()
-        self.directory.cleanup()
+        try:
+            self.directory.cleanup()
+        except RecursionError:  # a tree deeper than Python's stack, left by a program that killed its worker
+            subprocess.run(["rm", "-rf", "--", self.directory.name], check=False, capture_output=True)
 
     def kill(self) -> None:
         if self.worker.poll() is None:  # once it is reaped, its number may name somebody else

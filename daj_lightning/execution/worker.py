@@ -48,7 +48,6 @@ def main() -> "tuple[dict, object, bytes, int]":
     job["directory"] = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     site.setquit()  # `exit` and `quit`, which -S leaves out
     prepared = runner.prepare(job)
-    compile("", "", "exec")  # the first call builds the compiler's types: 0.8 ms that each fork would pay
     gc.freeze()  # what exists now is not traversed again when a fork collects or shuts down: 1-3 ms a test
     write_frame(b"ready")
     return job, prepared, *serve(job)

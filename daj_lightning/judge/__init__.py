@@ -1,33 +1,45 @@
-"""Text to verdict, tokens to log-probabilities: the judge itself."""
+"""Text to verdict, tokens to log-probabilities: the judge itself.
 
-from daj_lightning.judge.model import PROJECTIONS, Judge, check_adapter_dtype
-from daj_lightning.judge.prompts import PromptTemplate
-from daj_lightning.judge.selection import Selection, Voting
-from daj_lightning.judge.tokens import (
-    EncodedResponse,
-    decode,
-    encode_prompt,
-    encode_response,
-    load_tokenizer,
-    pad_right,
-)
-from daj_lightning.judge.verdict import judge_response, parse_selection, reward, selection_tag
+Names are found when they are asked for: whoever only reads rows does not load torch.
+"""
 
-__all__ = [
-    "PROJECTIONS",
-    "EncodedResponse",
-    "Judge",
-    "PromptTemplate",
-    "Selection",
-    "Voting",
-    "check_adapter_dtype",
-    "decode",
-    "encode_prompt",
-    "encode_response",
-    "judge_response",
-    "load_tokenizer",
-    "pad_right",
-    "parse_selection",
-    "reward",
-    "selection_tag",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daj_lightning.judge.model import (
+        PROJECTIONS as PROJECTIONS,
+        Judge as Judge,
+        check_adapter_dtype as check_adapter_dtype,
+    )
+    from daj_lightning.judge.prompts import PromptTemplate as PromptTemplate
+    from daj_lightning.judge.selection import Selection as Selection, Voting as Voting
+    from daj_lightning.judge.tokens import (
+        EncodedResponse as EncodedResponse,
+        decode as decode,
+        encode_prompt as encode_prompt,
+        encode_response as encode_response,
+        load_tokenizer as load_tokenizer,
+        pad_right as pad_right,
+    )
+    from daj_lightning.judge.verdict import (
+        judge_response as judge_response,
+        parse_selection as parse_selection,
+        reward as reward,
+        selection_tag as selection_tag,
+    )
+
+_HOME = {
+    "model": "Judge PROJECTIONS check_adapter_dtype",
+    "prompts": "PromptTemplate",
+    "selection": "Selection Voting",
+    "tokens": "EncodedResponse decode encode_prompt encode_response load_tokenizer pad_right",
+    "verdict": "judge_response parse_selection reward selection_tag",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

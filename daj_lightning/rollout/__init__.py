@@ -1,7 +1,25 @@
-"""Prompts in, text and token log-probabilities out."""
+"""Prompts in, text and token log-probabilities out.
 
-from daj_lightning.rollout.endpoint import ChatEndpoint, Reply
-from daj_lightning.rollout.engine import Rollout, RolloutEngine, Sampling
-from daj_lightning.rollout.transformers_engine import TransformersEngine
+Names are found when they are asked for: whoever only reads rows does not load torch.
+"""
 
-__all__ = ["ChatEndpoint", "Reply", "Rollout", "RolloutEngine", "Sampling", "TransformersEngine"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daj_lightning.rollout.endpoint import ChatEndpoint as ChatEndpoint, Reply as Reply
+    from daj_lightning.rollout.engine import Rollout as Rollout, RolloutEngine as RolloutEngine, Sampling as Sampling
+    from daj_lightning.rollout.transformers_engine import TransformersEngine as TransformersEngine
+
+_HOME = {
+    "endpoint": "ChatEndpoint Reply",
+    "engine": "Rollout RolloutEngine Sampling",
+    "transformers_engine": "TransformersEngine",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

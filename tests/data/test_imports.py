@@ -14,10 +14,10 @@ from tiny import ToySource, toy_data
 
 from daj_lightning.__main__ import main
 from daj_lightning.data import labelling as engine
-from daj_lightning.data import prepare
 from daj_lightning.data.candidates import read_candidates
 from daj_lightning.data.imports import import_graded
 from daj_lightning.data.labels import read_graded, read_labels
+from daj_lightning.data.prepare import prepare
 from daj_lightning.records import Candidate, DajError, Outcome, Problem
 
 

@@ -22,10 +22,10 @@ from tiny import ToySource, toy_data
 
 from daj_lightning.__main__ import main
 from daj_lightning.data import labelling as engine
-from daj_lightning.data import prepare
 from daj_lightning.data.journal import Journal, checksum
 from daj_lightning.data.labelling import label_candidates, shard_of
 from daj_lightning.data.labels import Making, flips, read_graded, read_labels, resume
+from daj_lightning.data.prepare import prepare
 from daj_lightning.execution import Limits, Sandbox, SandboxError, grade_all
 from daj_lightning.execution.grader import JOBS_AHEAD
 from daj_lightning.records import Candidate, DajError, Outcome, Problem, TestCase

@@ -21,11 +21,11 @@ from daj_lightning.data import (
     check_prepared,
     mixed_comparisons,
     preference_pairs,
-    prepare,
     prepare_pairs,
 )
 from daj_lightning.data.judged import Judged, ResponseLog, ask, read_judged
 from daj_lightning.data.pairs import pairs_of, read_comparisons, read_pairs
+from daj_lightning.data.prepare import prepare
 from daj_lightning.data.responses import Responses
 from daj_lightning.data.usable import Report, Use, use_of
 from daj_lightning.judge import PromptTemplate, parse_selection

@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 from tiny import ToySource, toy_data
 
-from daj_lightning.data import SampledResponses, TemplatedResponses, check_prepared, prepare
+from daj_lightning.data import SampledResponses, TemplatedResponses
 from daj_lightning.data.labels import read_graded
 from daj_lightning.data.pairs import read_comparisons, read_pairs
+from daj_lightning.data.prepare import check_prepared, prepare
 from daj_lightning.execution import Limits
 from daj_lightning.judge import Voting
 from daj_lightning.records import Candidate, DajError, Problem

@@ -13,8 +13,7 @@ from conftest import Prepared
 from tiny import TINY_ARCHITECTURE
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
-from daj_lightning.data import SampledResponses, TemplatedResponses, preference_pairs
-from daj_lightning.data import responses as responses_module
+from daj_lightning.data import SampledResponses, TemplatedResponses, preference_pairs, responses as responses_module
 from daj_lightning.data.responses import Responses
 from daj_lightning.judge import encode_prompt, load_tokenizer, parse_selection
 from daj_lightning.records import Comparison, DajError

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from tiny import ToySource, toy_data
 
-from daj_lightning.data import prepare
+from daj_lightning.data.prepare import prepare
 from daj_lightning.data.splits import (
     Group,
     boundary_lines,

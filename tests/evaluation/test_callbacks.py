@@ -16,7 +16,8 @@ from rich.console import Console
 from tiny import ToySource, randomize_adapters, toy_data, toy_module, toy_trainer
 
 from daj_lightning.bilevel import Reweighter, Uniform
-from daj_lightning.data import JudgeData, prepare
+from daj_lightning.data import JudgeData
+from daj_lightning.data.prepare import prepare
 from daj_lightning.evaluation import BeforeAfter, Scoreboard
 from daj_lightning.evaluation.callbacks import UNSEEN, print_report, score_sets
 from daj_lightning.judge import judge_response, selection_tag

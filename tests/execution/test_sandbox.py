@@ -13,8 +13,7 @@ import time
 import pytest
 from execution.programs import ADD, candidate, graded, output_of, problem, start, survivors
 
-from daj_lightning.execution import Limits, Sandbox, SandboxError, cgroup, grade_all, layout
-from daj_lightning.execution import sandbox as sandbox_module
+from daj_lightning.execution import Limits, Sandbox, SandboxError, cgroup, grade_all, layout, sandbox as sandbox_module
 from daj_lightning.execution.sandbox import Session
 from daj_lightning.records import DajError, Outcome
 
@@ -172,9 +171,13 @@ def test_programs_die_with_a_host_process_that_is_killed(mode, marker, tmp_path)
         f"module.START = (*module.START, {marker!r} + '-w')\n"
         f"with sandbox.session(Program({DAEMON + SLEEP!r})) as session: session.run('')\n"
     )
-    host = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)})
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        host = subprocess.Popen(
+            [sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=file
+        )
     try:
-        assert wait_until(lambda: len(survivors(marker + "-w")) >= 3, seconds=30)
+        assert wait_until(lambda: len(survivors(marker + "-w")) >= 3, seconds=30), log.read_text()
     finally:
         host.kill()
         host.wait()

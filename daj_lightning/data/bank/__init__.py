@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from daj_lightning.data.bank import candidates as _candidates
-from daj_lightning.data.bank import rows as _rows
+from daj_lightning.data.bank import candidates as _candidates, rows as _rows
 from daj_lightning.data.bank.families import FAMILIES_BY_NAME, UNSEEN_BY_NAME
 from daj_lightning.records import Candidate, DajError
 

@@ -13,8 +13,14 @@ from typing import NamedTuple
 import pytest
 
 from daj_lightning.data.bank import POLICIES, UNSEEN_FAMILIES, bank_candidates, bank_rows, unseen_rows
-from daj_lightning.data.bank.candidates import BY_HAND, CORRECT, TRUNCATE, Program, write_programs
-from daj_lightning.data.bank.candidates import POLICIES as POLICY_TABLE
+from daj_lightning.data.bank.candidates import (
+    BY_HAND,
+    CORRECT,
+    POLICIES as POLICY_TABLE,
+    TRUNCATE,
+    Program,
+    write_programs,
+)
 from daj_lightning.data.bank.families import FAMILIES_BY_NAME, UNSEEN_BY_NAME
 from daj_lightning.data.bank.mutations import OPERATORS
 from daj_lightning.records import DajError
