@@ -263,7 +263,20 @@ def call(function: Callable[..., None], args: list[str]) -> None:
         else:
             parser.add_argument(f"--{name}", nargs="+", type=str, required=True, help="one or several")
     parser.add_function_arguments(function, skip=lists, as_positional=False)
-    function(**parser.instantiate(parser.parse_args(args[1:])).as_dict())
+    flags = {f"--{name}" for name, hint in get_type_hints(function).items() if hint is bool}
+    function(**parser.instantiate(parser.parse_args(as_options(args[1:], flags))).as_dict())
+
+
+def as_options(args: list[str], flags: set[str]) -> list[str]:
+    """--unsafe-local is --unsafe_local, and a flag without a value is true."""
+    options = []
+    for word, following in zip(args, [*args[1:], "--"], strict=True):
+        name, equals, value = word.partition("=")
+        name = name.replace("-", "_").replace("__", "--", 1) if name.startswith("--") else name
+        options.append(name + equals + value)
+        if name in flags and not equals and following.startswith("--"):
+            options.append("true")
+    return options
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from peft import PeftModel
 from tiny import TOY_DOMAINS, ToySource
 from transformers import AutoModelForCausalLM
 
-from daj_lightning.__main__ import main
+from daj_lightning.__main__ import as_options, main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -262,3 +262,13 @@ def test_fit_resume_test_export_and_select_work_together(
     answer = json.loads(picked.read_text())
     assert answer["code"] == codes[answer["selected"]]
     assert sum(answer["votes"]) + answer["num_invalid"] == 8
+
+
+def test_options_of_commands_may_have_dashes_and_flags_need_no_value() -> None:
+    flags = {"--unsafe_local", "--sanitize"}
+    assert as_options(["--unsafe-local", "--num-workers", "2", "--sanitize", "false"], flags) == [
+        "--unsafe_local", "true", "--num_workers", "2", "--sanitize", "false",
+    ]  # fmt: skip
+    assert as_options(["--sanitize=false", "--a-b=c-d", "-x", "e-f", "--unsafe_local"], flags) == [
+        "--sanitize=false", "--a_b=c-d", "-x", "e-f", "--unsafe_local", "true",
+    ]  # fmt: skip

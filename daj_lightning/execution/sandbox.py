@@ -153,7 +153,7 @@ class Sandbox:
             f"nothing on this host can shut in untrusted programs ({'; '.join(reasons)}). Install bubblewrap "
             f"(apt-get install bubblewrap) or allow user namespaces (Linux 5.12 or newer; in Docker a seccomp profile "
             f"that permits unshare and mount, and systempaths=unconfined). Or, only if you trust every program, run "
-            f"them without isolation (label: --unsafe_local true; a configuration: data.unsafe_local: true); every "
+            f"them without isolation (label: --unsafe-local; a configuration: data.unsafe_local: true); every "
             f"verdict then says so."
         )
 
