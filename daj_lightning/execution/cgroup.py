@@ -8,8 +8,8 @@ sandbox says so in its description. Both versions of the kernel's interface.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from pathlib import Path
 ROOT = Path("/sys/fs/cgroup")
 PREFIX = "daj-"
 REMOVE_LIMIT_S = 1.0
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +32,22 @@ class Parents:
         return self.memory == self.pids
 
     def create(self, memory_bytes: int, processes: int) -> Group:
-        """A fresh group with these limits, still empty."""
-        name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
-        group = Group(tuple(dict.fromkeys((self.memory / name, self.pids / name))), self.unified)
+        """A fresh group with these limits, still empty.
+
+        Raises:
+            OSError: the kernel does not let us.
+        """
+        name = f"{own_prefix()}{os.getpid()}-{os.urandom(6).hex()}"
+        made: list[Path] = []
         try:
-            for directory in group.directories:
+            for directory in dict.fromkeys((self.memory / name, self.pids / name)):
                 directory.mkdir()
+                made.append(directory)
             self.limit(name, memory_bytes, processes)
         except OSError:
-            group.remove()
+            Group(tuple(made), self.unified).remove()
             raise
-        return group
+        return Group(tuple(made), self.unified)
 
     def limit(self, name: str, memory_bytes: int, processes: int) -> None:
         memory_file = "memory.max" if self.unified else "memory.limit_in_bytes"
@@ -94,20 +98,45 @@ def find() -> Parents | None:
     if "memory" in groups and "pids" in groups:
         candidates.append(Parents(ROOT / "memory" / groups["memory"][1:], ROOT / "pids" / groups["pids"][1:]))
     if "" in groups:
-        own = ROOT / groups[""][1:]
-        candidates += [Parents(group, group) for group in (own, *own.parents) if group.is_relative_to(ROOT)]
+        candidates += [Parents(group, group) for group in unlimited_up(ROOT / groups[""][1:], ROOT)]
     for parents in candidates:
-        remove_left_over(parents)
         with contextlib.suppress(OSError):
             parents.create(1 << 30, 64).remove()
+            remove_left_over(parents)
             return parents
     return None
 
 
+def unlimited_up(own: Path, root: Path) -> list[Path]:
+    """A group of version 2 and those above it, as far as nobody who leaves one escapes a limit.
+
+    A group that holds processes can have no children with limits, so that ours stand beside it.
+    """
+    found = [own]
+    while found[-1] != root and root in found[-1].parents and not is_limited(found[-1]):
+        found.append(found[-1].parent)
+    return found
+
+
+def is_limited(group: Path) -> bool:
+    for name in ("memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max"):
+        with contextlib.suppress(OSError):
+            if not (group / name).read_text().startswith("max"):
+                return True
+    return False
+
+
+def own_prefix() -> str:
+    """Names of groups that hosts in our PID namespace made; the numbers of others mean nothing to us."""
+    return f"{PREFIX}{os.stat('/proc/self/ns/pid').st_ino}-"
+
+
 def remove_left_over(parents: Parents) -> None:
     """Groups of hosts that were killed."""
+    name = re.compile(re.escape(own_prefix()) + r"(\d+)-[0-9a-f]{12}")
     for parent in {parents.memory, parents.pids}:
-        for directory in parent.glob(f"{PREFIX}*-*"):
-            if not Path(f"/proc/{directory.name.removeprefix(PREFIX).partition('-')[0]}").exists():
+        for directory in parent.glob(f"{own_prefix()}*"):
+            made_by = name.fullmatch(directory.name)
+            if made_by and not Path(f"/proc/{made_by[1]}").exists():
                 with contextlib.suppress(OSError):
                     directory.rmdir()

@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
+MAX_DIGITS = 4000
+"""Below the 4,300 at which Python refuses (sys.get_int_max_str_digits)."""
+
 
 def same_text(actual: str, expected: str) -> bool:
     """Standard output: as many lines, each equal after strip() or equal as a list of decimal numbers."""
@@ -33,6 +36,14 @@ def same_line(actual: str, expected: str) -> bool:
 def same_value(actual: str, expected: str) -> bool:
     """Return values as JSON, compared with Python's ==: 1, 1.0 and true are equal, as officially."""
     try:
-        return bool(json.loads(actual) == json.loads(expected))
-    except (ValueError, RecursionError):  # no JSON; an int of > 4300 digits; brackets nested too deep
+        return bool(read_value(actual) == read_value(expected))
+    except (ValueError, RecursionError):  # no JSON; brackets nested too deep
         return False
+
+
+def read_value(text: str) -> object:
+    """JSON; an int of more digits than Python converts in linear time stays text, marked as one."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else ("int", digits))

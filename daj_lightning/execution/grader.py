@@ -121,21 +121,22 @@ def check(problem: Problem, candidate: Candidate) -> None:
 def run_tests(
     problem: Problem, candidate: Candidate, sandbox: Sandbox, rules: Rules, stop: threading.Event | None
 ) -> Score:
-    tests = (*problem.public_tests, *problem.hidden_tests)
-    if not tests:
+    num_tests = len(problem.public_tests) + len(problem.hidden_tests)
+    if not num_tests:
         raise DajError(f"problem {problem.problem_id} has no tests, which nothing can pass; drop it first.")
     program = Program(
         candidate.code, problem.function_name or "", "run_official" if rules == "official" else "run_process"
     )
     cpu_s = 0.0
     with sandbox.session(program, stop) as session:
-        for number, test in enumerate(tests, start=1):
+        # Hidden tests come from disk one by one; a problem may have hundreds of megabytes of them.
+        for number, test in enumerate(itertools.chain(problem.public_tests, problem.hidden_tests), start=1):
             run = session.run(test.input)
             cpu_s += run.cpu_s
             outcome, how = judge_run(run, test, functional=problem.function_name is not None)
             if outcome is not Outcome.PASSED:
-                return Score(outcome, f"test {number} of {len(tests)}: {how}", number - 1, len(tests), cpu_s)
-    return Score(Outcome.PASSED, "", len(tests), len(tests), cpu_s)
+                return Score(outcome, f"test {number} of {num_tests}: {how}", number - 1, num_tests, cpu_s)
+    return Score(Outcome.PASSED, "", num_tests, num_tests, cpu_s)
 
 
 def judge_run(run: Run, test: TestCase, *, functional: bool) -> tuple[Outcome, str]:

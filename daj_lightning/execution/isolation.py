@@ -29,6 +29,8 @@ CAPABILITY_VERSION_3 = 0x20080522
 SCRATCH = ("/tmp", "/var/tmp", "/dev/shm")
 """Writable inside, empty, gone with the namespace; everything else is read-only."""
 SCRATCH_MODE = 0o1777
+FRESH: "dict[str, int]" = {}
+"""Scratch directory -> its time of change when it was made."""
 DEVICES = ("null", "zero", "full", "random", "urandom")
 DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
 OWN_ID = 1000
@@ -51,6 +53,9 @@ NEVER = (
         (323, 282),
     ),  # io_uring_setup (would pass this filter by), bpf, perf, userfaultfd
     (103, 116),  # syslog: the host's
+    # Scheduling, a program's own and its worker's: setpriority, sched_setparam, sched_setscheduler,
+    # sched_setaffinity, sched_setattr, ioprio_set. Who makes itself lowly could claim that it got no core.
+    *((141, 140), (142, 118), (144, 119), (203, 122), (314, 274), (251, 30)),
 )
 """System calls that no namespace contains, on x86_64 and aarch64."""
 ONLY_WITH = (
@@ -178,6 +183,8 @@ def change_root(job: dict) -> None:
     for path, target in job["links"].items():
         os.makedirs(root + os.path.dirname(path), exist_ok=True)
         os.symlink(target, root + path)
+    for path, inside in job["packages"]:
+        bind(path, root + inside)
     for path in (*job["paths"], "/proc", *(f"/dev/{name}" for name in DEVICES)):
         bind(path, root + path)
     for path, text in job["files"].items():
@@ -206,6 +213,7 @@ def bind(path: str, target: str) -> None:
 def mount_scratch(path: str, size_mib: int) -> None:
     options = f"size={size_mib}m,nr_inodes=4k,mode={SCRATCH_MODE:o}"
     call("mount", b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options.encode())
+    FRESH[path] = os.stat(path).st_ctime_ns
 
 
 def raise_loopback() -> None:
@@ -299,7 +307,10 @@ def empty_scratch(job: dict) -> None:
         if job["mode"] == "bubblewrap":  # it leaves no right to mount
             empty_directory(path)
             os.chmod(path, SCRATCH_MODE)
-        elif os.listdir(path) or os.stat(path).st_mode & 0o7777 != SCRATCH_MODE:
+            for name in os.listxattr(path):
+                os.removexattr(path, name)
+            os.utime(path, (0, 0))
+        elif os.stat(path).st_ctime_ns != FRESH[path]:  # changes with whatever is changed: a name, a mode, an attribute
             call("umount2", path.encode(), MNT_DETACH)
             mount_scratch(path, job["scratch_mib"])
     os.chdir("/tmp")

@@ -33,8 +33,9 @@ MADE_UP = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 ASK = (
-    "import json, platform, site, sys; print(json.dumps([sys.executable, platform.python_version(), "
-    "sorted({sys.base_prefix, sys.prefix, sys.base_exec_prefix, sys.exec_prefix}), site.getsitepackages()]))"
+    "import json, os, platform, site, sys; print(json.dumps([sys.executable, platform.python_version(), "
+    "sorted({sys.base_prefix, sys.prefix, sys.base_exec_prefix, sys.exec_prefix}), site.getsitepackages(), "
+    "os.path.dirname(os.__file__)]))"
 )
 
 
@@ -48,6 +49,12 @@ class Interpreter:
     """Directories that it lives in."""
     site_packages: tuple[str, ...]
     """Its installed packages: what a candidate can import beside the standard library."""
+    standard_library: str
+
+    @property
+    def start(self) -> str:
+        """The binary to start: a virtual environment's own, unless it stands where scratch space will be."""
+        return os.path.realpath(self.executable) if in_scratch(self.executable) else self.executable
 
 
 @cache
@@ -59,13 +66,13 @@ def interpreter(python: str) -> Interpreter:
     """
     try:
         answer = subprocess.run([python, "-I", "-c", ASK], capture_output=True, text=True, timeout=60, check=True)
-        executable, version, prefixes, packages = json.loads(answer.stdout)
+        executable, version, prefixes, packages, library = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise DajError(
             f"cannot start {python}: {error}. Name a Python binary, e.g. one of a virtual environment "
             f"with the libraries that the candidates import."
         ) from error
-    return Interpreter(executable, version, tuple(prefixes), tuple(filter(os.path.isdir, packages)))
+    return Interpreter(executable, version, tuple(prefixes), tuple(filter(os.path.isdir, packages)), library)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +82,35 @@ class Layout:
     paths: tuple[str, ...]
     links: dict[str, str]
     files: dict[str, str]
+    packages: tuple[tuple[str, str], ...]
+    """Directories that are bound elsewhere, and where: their own places are scratch space."""
+
+    def inside(self, path: str) -> str:
+        """Where a program finds a directory of the host."""
+        return dict(self.packages).get(path, path)
+
+
+def in_scratch(path: str) -> bool:
+    return any(Path(path).is_relative_to(scratch) for scratch in SCRATCH)
 
 
 def layout(of: Interpreter) -> Layout:
     links = {path: os.readlink(path) for path in SYSTEM if os.path.islink(path)}
     paths = [path for path in SYSTEM if os.path.isdir(path) and path not in links]
+    if in_scratch(os.path.realpath(of.standard_library)):
+        raise DajError(
+            f"the interpreter {of.executable} lies in {of.standard_library}, and every candidate gets "
+            f"{', '.join(SCRATCH)} empty. Name a Python that is installed elsewhere."
+        )
     for prefix in of.prefixes:
         # The packages of a Nix store know each other by their paths.
         prefix = "/nix/store" if prefix.startswith("/nix/store/") else prefix
-        if not any(Path(prefix).is_relative_to(path) for path in paths):
+        if not in_scratch(prefix) and not any(Path(prefix).is_relative_to(path) for path in paths):
             paths.append(prefix)
     paths += [path for path in SYSTEM_FILES if os.path.exists(path)]
-    return Layout(tuple(paths), links, dict(MADE_UP))
+    moved = [path for path in of.site_packages if in_scratch(path)]
+    packages = tuple((path, f"/packages/{number}") for number, path in enumerate(moved))
+    return Layout(tuple(paths), links, dict(MADE_UP), packages)
 
 
 def bubblewrap_command(bwrap: str, of: Layout, worker_directory: str, files: str, scratch_mib: int) -> list[str]:
@@ -101,6 +125,8 @@ def bubblewrap_command(bwrap: str, of: Layout, worker_directory: str, files: str
         command += ["--symlink", target, path]
     for path in (*of.paths, worker_directory):
         command += ["--ro-bind", path, path]
+    for path, inside in of.packages:
+        command += ["--ro-bind", path, inside]
     for path in of.files:
         command += ["--ro-bind", files + path, path]
     for name in DEVICES:

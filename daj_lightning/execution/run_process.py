@@ -7,7 +7,7 @@ import atexit
 import gc
 import os
 import sys
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
 # LiveCodeBench's functional problems rely on these (lcb_runner/evaluation/testing_util.py @ 28fef95).
 MODULES = (
@@ -92,29 +92,33 @@ def exit_status(code: object) -> int:
 def end(program: ModuleType, status: int) -> None:
     """What the interpreter does at its end and a program can notice, without taking itself apart (5 ms a test).
 
-    Threads are waited for, exit functions called, the program's objects deleted (files of its own are
-    flushed by that), standard output written out.
+    Threads are waited for, exit functions called, standard output written out, the program's objects deleted
+    (files of its own are flushed by that): first its data, then what their last methods may need.
     """
     threading = sys.modules.get("threading")
     if threading is not None:
         threading._shutdown()
     atexit._run_exitfuncs()
     flushed = flush()
-    for name in list(program.__dict__):
-        program.__dict__[name] = None
-    gc.collect()
+    names = program.__dict__
+    for kept in ((ModuleType, type, FunctionType, BuiltinFunctionType), ModuleType):
+        for name in [name for name, value in names.items() if not isinstance(value, kept) and name != "__builtins__"]:
+            names[name] = None
+        gc.collect()
     os._exit(status if flush() and flushed else EXIT_FLUSH_FAILED)
 
 
 def flush() -> bool:
-    """Write out what is buffered; False if it cannot be written."""
-    for stream in (sys.stdout, sys.stderr):
+    """Write out what is buffered, also where the program put something in place of standard output."""
+    fine = True
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+        stream = getattr(sys, name, None)
         try:
-            if stream is not None and not stream.closed:
+            if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
         except BaseException:
-            return False
-    return True
+            fine = name.endswith("stderr") and fine  # as Python: only an output that is lost changes the status
+    return fine
 
 
 def call_method(job: dict, names: dict, test_input: bytes, returned: int) -> None:

@@ -77,7 +77,8 @@ def run_tests(cases: type) -> dict:
 
 
 def name_of(test: object) -> str:
-    return test.id().split(".")[-1]  # type: ignore[attr-defined]
+    method = getattr(test, "test_case", test)  # a failing part of a test is the test's failure
+    return method.id().split(".")[-1]  # type: ignore[attr-defined]
 
 
 def restore(pristine: Pristine) -> None:

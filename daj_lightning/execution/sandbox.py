@@ -179,7 +179,7 @@ class Sandbox:
 
     def command(self, directory: str) -> list[str]:
         """How a worker is started whose working directory is `directory`."""
-        start = [self.interpreter.executable, *START]
+        start = [self.interpreter.start, *START]
         if self.mode != "bubblewrap":
             return start
         assert self.bwrap
@@ -205,7 +205,11 @@ class Sandbox:
             "paths": self.layout.paths,
             "links": self.layout.links,
             "files": self.layout.files,
-            "site_packages": list(self.interpreter.site_packages),
+            "packages": self.layout.packages,
+            "site_packages": [
+                path if self.mode == "unsafe-local" else self.layout.inside(path)
+                for path in self.interpreter.site_packages
+            ],
         }
 
 
@@ -243,10 +247,7 @@ class Session:
         os.set_blocking(self.from_worker, False)
         deadline = time.monotonic() + START_LIMIT_S
         try:
-            if self.sandbox.groups:  # before the job arrives the worker has no child
-                memory = self.limits.total_memory_mib << 20
-                self.group = self.sandbox.groups.create(memory, self.sandbox.processes + NUM_OWN_PROCESSES)
-                self.group.add(self.worker.pid)
+            self.enter_group()
             self.send(marshal.dumps(self.job), deadline)
             self.receive(deadline)
         except (EOFError, TimeoutError):
@@ -257,6 +258,18 @@ class Session:
             self.close()
             raise
         return self
+
+    def enter_group(self) -> None:
+        """Before the job arrives, for until then the worker has no child."""
+        groups = self.sandbox.groups
+        if groups is None:
+            return
+        try:
+            processes = self.sandbox.processes + NUM_OWN_PROCESSES
+            self.group = groups.create(self.limits.total_memory_mib << 20, processes)
+            self.group.add(self.worker.pid)
+        except OSError as error:
+            raise SandboxError(f"no control group for a candidate: {error}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

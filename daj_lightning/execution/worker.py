@@ -1,8 +1,9 @@
 """The process in which one candidate runs: a script that sandbox.py starts, never imported.
 
 It isolates itself first, then answers one test after the other. Each test runs in a fork of its own,
-so no test can poison the next; the fork becomes the program (`__name__ == "__main__"`, interpreter
-shutdown included). Inputs come in and outputs go out; expected outputs never enter this process.
+so no test can poison the next; the fork becomes the program (`__name__ == "__main__"`, and what a
+program can notice of the interpreter's end). Inputs come in and outputs go out; expected outputs never
+enter this process.
 
 stdin and stdout carry the protocol: frames of 8 bytes of length, then the payload. A fork replaces
 both by files before any foreign code runs, so it holds no end of the protocol. Standard output,
@@ -116,7 +117,10 @@ def wait_for_test(child: int, job: dict) -> tuple[int, bool, float]:
         if events:
             break
         elapsed = monotonic() - begin
-        left = min(job["wall_s"] - (elapsed - starved_s(child)), PATIENCE * job["wall_s"] - elapsed)
+        left = min(
+            job["wall_s"] - (elapsed - starved_s(child, job["mode"] != "unsafe-local")),
+            PATIENCE * job["wall_s"] - elapsed,
+        )
     os.close(pidfd)
     if events != [(pidfd, select.POLLIN)]:
         os.kill(child, SIGKILL)
@@ -127,16 +131,30 @@ def wait_for_test(child: int, job: dict) -> tuple[int, bool, float]:
     return status, not events, cpu_s
 
 
-def starved_s(pid: int) -> float:
-    """Seconds that a process waited for a core, its most starved thread (Documentation/scheduler/sched-stats)."""
-    waits = [0]
+def starved_s(pid: int, alone: bool) -> float:
+    """Seconds that a process waited for a core that others had (Documentation/scheduler/sched-stats).
+
+    Of its threads the most starved one counts, less the time that its own children had; these are only
+    known where no other process is in sight.
+    """
+    waits, own_s = [0.0], 0.0
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
-                waits.append(int(file.read().split()[1]))
-    except (OSError, IndexError):  # it has just ended; a kernel without the figure
+                waits.append(int(file.read().split()[1]) / 1e9)
+        own_s = cpu_s(pid, ended_children=True)
+        others = [name for name in os.listdir("/proc") if name.isdecimal()] if alone else []
+        own_s += sum(cpu_s(int(name), ended_children=False) for name in others if int(name) not in (1, pid))
+    except (OSError, IndexError):  # something has just ended; a kernel without the figure
         pass
-    return max(waits) / 1e9
+    return max(0.0, max(waits) - own_s)
+
+
+def cpu_s(pid: int, ended_children: bool) -> float:
+    """CPU seconds of a process, or of those of its children that have ended (proc(5), stat)."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return sum(map(int, fields[13:15] if ended_children else fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def read_exactly(size: int) -> bytes:
@@ -168,6 +186,7 @@ if __name__ == "__main__":
     job, prepared, test_input, returned = main()
     worker = sys.modules["__main__"]  # kept alive: its functions still run
     program = type(sys)("__main__")
+    program.__file__ = "main.py"
     sys.modules["__main__"] = program
     sys.argv[:] = ["main.py"]
     sys.modules[job["runner"]].run(job, prepared, program, test_input, returned)

@@ -41,6 +41,11 @@ def test_text_fails_otherwise(actual, expected):
     assert not same_text(actual, expected)
 
 
+def test_a_value_as_long_as_a_program_may_print_equals_itself():
+    assert same_value("1" * 5000, "1" * 5000)
+    assert not same_value("1" * 5000, "1" * 4999 + "2")
+
+
 def test_hostile_numbers_are_compared_in_linear_time():
     start = time.perf_counter()
     assert not same_text("9" * (1 << 20), "1")

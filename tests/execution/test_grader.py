@@ -97,7 +97,16 @@ def test_a_loop_that_ignores_every_signal_is_stopped_by_the_cpu_limit(mode):
         "class Ring:\n def __del__(self): print(sum(map(int, input().split())))\nx = Ring(); x.me = x; del x",
         "import sys, io\nsys.stdout = io.TextIOWrapper(open(1, 'wb', buffering=999))\n"
         + SUM.replace(", flush=True", ""),
-        "import numpy as np, random\nprint(int(np.array(input().split(), int).sum()))",
+        SUM + "import sys, io\nsys.stdout = io.StringIO()",
+        SUM + "import sys\nsys.stdout = None",
+        SUM + "import sys\ndel sys.stdout",
+        "import sys, io\nout = sys.stdout\nsys.stdout = io.StringIO()\n"
+        "out.write(str(sum(map(int, input().split()))) + '\\n')",
+        "import sys\nclass A:\n def __del__(self): sys.stdout.write(str(sum(map(int, input().split()))))\na = A()",
+        "import io, os\nclass W(io.IOBase):\n def __init__(self): self.parts = []\n"
+        " def close(self):\n  while self.parts: os.write(1, self.parts.pop())\n"
+        "w = W(); w.parts.append(b'%d' % sum(map(int, input().split())))",
+        "import os.path\nassert os.path.dirname(__file__) == ''\n" + SUM,
         SUM + "import sys; sys.exit(0)",
         SUM + "exit()",
         "import os, signal\nsignal.signal(15, signal.SIG_IGN)\nos.kill(0, 15)\n" + SUM,
@@ -189,6 +198,17 @@ def test_a_program_that_got_no_core_has_not_timed_out(mode, one_busy_core, start
     begin = time.monotonic()
     assert graded(start(mode, test_wall_s=1), "import time; time.sleep(30)", one).outcome is Outcome.TIMED_OUT
     assert time.monotonic() - begin < 8
+
+
+def test_a_program_cannot_buy_time_by_starving_itself(mode):
+    """Six children of its own take the cores, and it asks to come last: a second of wall time stays about one."""
+    if mode == "unsafe-local":
+        pytest.skip("its children cannot be told from other processes of the host")
+    lowly = "import os\ntry: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nexcept OSError: pass\n"
+    code = lowly + "for _ in range(6):\n    if os.fork() == 0:\n        while True: pass\nwhile True: pass"
+    begin = time.monotonic()
+    assert graded(start(mode, test_wall_s=1), code).outcome is Outcome.TIMED_OUT
+    assert time.monotonic() - begin < 3
 
 
 @pytest.mark.parametrize("wrong", [{"test_wall_s": 0}, {"memory_mib": -1}, {"output_kib": 1.5}, {"processes": True}])

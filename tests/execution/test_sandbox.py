@@ -1,6 +1,7 @@
 """What a program cannot do to the host, to other programs, to its next test and to its verdict."""
 
 import ast
+import dataclasses
 import os
 import signal
 import socket
@@ -9,11 +10,21 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from execution.programs import ADD, candidate, graded, output_of, problem, start, survivors
 
-from daj_lightning.execution import Limits, Sandbox, SandboxError, cgroup, grade_all, layout, sandbox as sandbox_module
+from daj_lightning.execution import (
+    Limits,
+    Program,
+    Sandbox,
+    SandboxError,
+    cgroup,
+    grade_all,
+    layout,
+    sandbox as sandbox_module,
+)
 from daj_lightning.execution.sandbox import Session
 from daj_lightning.records import DajError, Outcome
 
@@ -72,6 +83,16 @@ def test_one_test_leaves_nothing_for_the_next(sandbox):
     )
     verdict = graded(sandbox, code)
     assert verdict.passed, verdict.detail
+
+
+def test_no_message_can_be_left_on_a_scratch_directory(isolated):
+    code = (
+        "import os\nprint(os.stat('/tmp').st_mtime_ns % 1000 == 7, os.listxattr('/tmp'), os.getpriority(0, 1))\n"
+        "os.utime('/tmp', ns=(7, 7))\ntry: os.setxattr('/tmp', 'user.message', b'1')\nexcept OSError: pass\n"
+        "try: os.setpriority(0, 1, 9)\nexcept OSError: pass\n"
+    )
+    with isolated.session(Program(code)) as session:
+        assert [session.run("").output for _ in range(2)] == ["False [] 0\n"] * 2
 
 
 def test_a_program_that_removes_its_directory_is_graded_all_the_same(sandbox):
@@ -308,6 +329,18 @@ def test_the_packages_of_the_interpreter_can_be_imported(isolated):
     assert output_of(isolated, "import numpy\nprint(numpy.arange(3).sum())") == "3\n"
 
 
+def test_packages_that_lie_in_scratch_space_can_be_imported_and_an_interpreter_there_is_refused(isolated, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        os.chmod(directory, 0o755)
+        (Path(directory) / "only_here.py").write_text("x = 42")
+        there = dataclasses.replace(isolated.interpreter, site_packages=(directory,))
+        monkeypatch.setattr(sandbox_module, "interpreter", lambda python: there)
+        sandbox = start(isolated.mode)
+        assert output_of(sandbox, "import only_here, os\nprint(only_here.x, os.listdir('/tmp'))") == "42 []\n"
+        with pytest.raises(DajError, match=r"lies in /tmp/.*Name a Python that is installed elsewhere"):
+            layout.layout(dataclasses.replace(there, standard_library=f"{directory}/lib/python3"))
+
+
 def test_all_processes_of_a_candidate_share_one_memory_limit(mode):
     """Six processes of 100 MB each, below the limit of one process, above that of all."""
     sandbox = start(mode, test_wall_s=20, memory_mib=512, total_memory_mib=256)
@@ -321,7 +354,7 @@ def test_all_processes_of_a_candidate_share_one_memory_limit(mode):
     assert graded(sandbox, hog + SUM).passed
     assert graded(sandbox, alone + SUM).passed
     assert graded(sandbox, together + SUM).outcome is Outcome.OUT_OF_MEMORY
-    assert not list(sandbox.groups.memory.glob(f"{cgroup.PREFIX}{os.getpid()}-*"))
+    assert not list(sandbox.groups.memory.glob(f"{cgroup.own_prefix()}{os.getpid()}-*"))
 
 
 def test_a_worker_that_cannot_start_is_an_exception_not_a_verdict(sandbox, monkeypatch):
