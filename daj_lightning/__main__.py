@@ -5,18 +5,19 @@ fit, validate and test are Lightning's; the others are functions below, whose ar
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
-from typing import Literal, get_type_hints
+from typing import get_type_hints
 
 from jsonargparse import ArgumentParser
 
+from daj_lightning.data.bigcodebench import Variant
+from daj_lightning.data.imports import Format
+from daj_lightning.data.problems import Benchmark
 from daj_lightning.execution import Limits, Rules
 from daj_lightning.records import DajError
 
-Benchmark = Literal["livecodebench", "bigcodebench"]
-Variant = Literal["instruct", "complete"]
-Format = Literal["lcb_eval_all", "bigcodebench", "evalplus"]
 LIGHTNING = ("fit", "validate", "test")
 
 
@@ -247,6 +248,9 @@ def main(argv: list[str] | None = None) -> int:
     except DajError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -255,7 +259,7 @@ def call(function: Callable[..., None], args: list[str]) -> None:
 
     --config may be repeated; other lists take several values: --problems a.jsonl b.jsonl.
     """
-    parser = ArgumentParser(prog=f"daj_lightning {args[0]}", description=function.__doc__)
+    parser = ArgumentParser(prog=f"daj_lightning {args[0]}", description=(function.__doc__ or "").partition("\n\n")[0])
     lists: set[str | int] = {name for name, hint in get_type_hints(function).items() if hint == list[str]}
     for name in sorted(lists):
         if name == "config":

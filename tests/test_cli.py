@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from peft import PeftModel
 from tiny import TOY_DOMAINS, ToySource
 from transformers import AutoModelForCausalLM
 
-from daj_lightning.__main__ import as_options, main
+from daj_lightning.__main__ import COMMANDS, as_options, main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -262,6 +263,19 @@ def test_fit_resume_test_export_and_select_work_together(
     answer = json.loads(picked.read_text())
     assert answer["code"] == codes[answer["selected"]]
     assert sum(answer["votes"]) + answer["num_invalid"] == 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_every_option_once(command: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    told = re.findall(r"^ {8}(\w+): (.*)$", COMMANDS[command].__doc__ or "", flags=re.MULTILINE)
+    assert "Args:" not in shown
+    for name, text in told:
+        if name not in ("config", "problems"):  # lists have a text of their own
+            assert shown.count(" ".join(text.split()[:4])) >= 1, name
+        assert f"{name}: {text[:20]}" not in shown
 
 
 def test_options_of_commands_may_have_dashes_and_flags_need_no_value() -> None:

@@ -11,6 +11,7 @@ Rows come one at a time, none longer than MAX_ROW_BYTES, so that a packed file c
 
 from __future__ import annotations
 
+import glob
 import gzip
 import json
 import re
@@ -37,6 +38,13 @@ WANTED = {
 }
 """What to give where a file is not there."""
 _ID = re.compile(rb'"task_id"[ \t]*:[ \t]*"([^"\\]{1,80})"')
+
+
+def task_files(name: str) -> list[str]:
+    """The files that a pattern names; anything else, such as a data set of the hub, as it is."""
+    if name.startswith(HUB) or Path(name).is_file():
+        return [name]
+    return sorted(path for path in glob.glob(name) if Path(path).is_file()) or [name]
 
 
 def read_tasks(name: str) -> dict[str, dict[str, Any]]:

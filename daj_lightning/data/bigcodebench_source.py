@@ -7,11 +7,9 @@ publishes no pass rates and no domain of a task. Nothing is guessed in their pla
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -37,6 +35,7 @@ from daj_lightning.data.bigcodebench_files import (
     read_tasks,
 )
 from daj_lightning.data.candidates import read_candidates
+from daj_lightning.data.jsonl import sha256_of
 from daj_lightning.data.sanitize import sanitize
 from daj_lightning.data.sources import Source
 from daj_lightning.execution.bigcodebench import count_tests
@@ -141,13 +140,16 @@ class BigCodeBenchSource(Source):
         files = [self.tasks, self.candidates, self.domains, self.hard_ids, *rates]
         return {
             "source": "bigcodebench",
-            "files": {name: _sha256(name) for name in files},
+            "files": {name: sha256_of(name) for name in files},
             "pass_rates": self.pass_rates,
             "hub_split": HUB_SPLIT if any(name.startswith(HUB) for name in files) else None,
             "variant": self.variant,
             "meta_share": self.meta_share,
             "sanitize": self.sanitize,
         }
+
+    def problems_description(self) -> dict[str, object]:
+        return {"source": "bigcodebench", "tasks": self.tasks, "sha256": sha256_of(self.tasks), "variant": self.variant}
 
     def _read(self) -> _Benchmark:
         rows = read_tasks(self.tasks)
@@ -182,10 +184,3 @@ def report_table(report: Mapping[str, Any]) -> Group:
     if unknown:
         lines.append(f"{len(unknown)} Hard ids have no task here: {listed(unknown)}")
     return Group(table, *lines)
-
-
-def _sha256(name: str) -> str | None:
-    if not Path(name).is_file():
-        return None
-    with Path(name).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

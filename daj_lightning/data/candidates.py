@@ -17,6 +17,10 @@ from daj_lightning.records import Candidate, DajError
 FENCE = "```"
 NO_CODE = "no code in the response"
 """What the verdict on such a candidate says."""
+ROW_KEYS = ("problem_id", "policy", "code")
+"""What every row has."""
+ROW_BEGINS = '{"candidate_id": '
+"""How the rows begin that are written here."""
 
 
 def extract_code(response: str) -> str:
@@ -48,11 +52,10 @@ def read_candidates(path: str | Path) -> Iterator[Candidate]:
 
 
 def candidate_of(row: Mapping[str, Any], where: str, default_name: str) -> Candidate:
-    fields = ("problem_id", "policy", "code")
-    missing = [field for field in fields if field not in row]
+    missing = [field for field in ROW_KEYS if field not in row]
     if missing:
         raise DajError(f"{where}: a candidate lacks {missing}; wanted problem_id, policy and code.")
-    wrong = [field for field in fields if not isinstance(row[field], str)]
+    wrong = [field for field in ROW_KEYS if not isinstance(row[field], str)]
     if wrong:
         raise DajError(f"{where}: {wrong[0]} is a {type(row[wrong[0]]).__name__}, wanted text.")
     name = str(row.get("candidate_id", f"{row['problem_id']}/{row['policy']}/{default_name}"))

@@ -9,18 +9,20 @@ Such a verdict is what its file says. Its grader is named "...-import", its sand
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import gzip
 import json
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from daj_lightning.data.candidates import NO_CODE, fingerprint, has_code
+from daj_lightning.data.candidates import NO_CODE, ROW_BEGINS, ROW_KEYS, fingerprint, has_code
 from daj_lightning.data.journal import Journal
 from daj_lightning.data.jsonl import iterate_jsonl
-from daj_lightning.data.labels import IMPORTED, Label, Making
+from daj_lightning.data.labels import FIRST_BEGINS, FIRST_KEYS, IMPORTED, Label, Making
 from daj_lightning.records import Candidate, DajError, Outcome, Verdict
 
 Format = Literal["lcb_eval_all", "bigcodebench", "evalplus"]
@@ -31,6 +33,8 @@ LCB_OUTCOMES = {-3: Outcome.TIMED_OUT, -2: Outcome.WRONG_ANSWER}
 STATUSES = {"pass": Outcome.PASSED, "fail": Outcome.WRONG_ANSWER, "timeout": Outcome.TIMED_OUT}
 CALIBRATION = "\n    pass\n"
 """Ends what BigCodeBench puts before a program: the task's signature, as a function of its own."""
+ENTRY_POINT = "task_func"
+"""Of every task of BigCodeBench."""
 
 
 class Graded(NamedTuple):
@@ -76,7 +80,10 @@ def import_graded(
     parts = [path.with_name(path.name + ".part") for path in paths]
     for part in parts:
         part.unlink(missing_ok=True)
-    with Journal(parts[0], "candidates") as candidates, Journal(parts[1], "verdicts") as verdicts:
+    with (
+        Journal(parts[0], "candidates", ROW_KEYS, ROW_BEGINS) as candidates,
+        Journal(parts[1], "verdicts", FIRST_KEYS, FIRST_BEGINS) as verdicts,
+    ):
         verdicts.append(Making(UNKNOWN, IMPORTED, UNKNOWN, UNKNOWN, UNKNOWN).row())
         for row in rows:
             number = numbered[row.problem_id] = numbered.get(row.problem_id, -1) + 1
@@ -84,7 +91,7 @@ def import_graded(
             response = {} if row.response is None else {"response": row.response}
             if not has_code(candidate):
                 response.setdefault("response", "")  # says that the code is not missing by mistake
-            candidates.append({**dataclasses.asdict(candidate), **response}, checked=False)
+            candidates.append({**dataclasses.asdict(candidate), **response})
             verdict = verdict_of(candidate, row, grader)
             verdicts.append(Label(verdict, row.problem_id, fingerprint(candidate)).row())
             num_passed += verdict.passed
@@ -203,9 +210,38 @@ def outcome_of(status: object, where: str) -> Outcome:
 
 def without_calibration(rows: list[Graded], format: Format) -> list[Graded]:
     """Programs of BigCodeBench less the signature before them, if the file was graded that way: then all have one."""
-    if format != "bigcodebench" or not all(CALIBRATION in row.code for row in rows):
+    if format != "bigcodebench":
         return rows
-    return [row._replace(code=row.code.partition(CALIBRATION)[2]) for row in rows]
+    cuts = [calibration_end(row.code) for row in rows]
+    if not all(cuts):
+        return rows
+    return [row._replace(code=row.code[cut:]) for row, cut in zip(rows, cuts, strict=True)]
+
+
+def calibration_end(code: str) -> int:
+    """Where the program begins behind the task's signature: imports, and at last a `def` that does nothing; 0: none."""
+    start = code.find(CALIBRATION)
+    while start >= 0:
+        end = start + len(CALIBRATION)
+        if code[end:].strip() and is_signature(code[:end]):
+            return end
+        start = code.find(CALIBRATION, start + 1)
+    return 0
+
+
+def is_signature(code: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in other people's strings
+            last = ast.parse(code).body[-1]
+    except (SyntaxError, ValueError, RecursionError, MemoryError, IndexError):
+        return False
+    return (
+        isinstance(last, ast.FunctionDef)
+        and last.name == ENTRY_POINT
+        and len(last.body) == 1
+        and isinstance(last.body[0], ast.Pass)
+    )
 
 
 def with_samples(rows: list[Graded], path: str | Path) -> list[Graded]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import json
 import shutil
 import zlib
@@ -49,6 +50,14 @@ def is_gzip(path: Path) -> bool:
     """By its first bytes, whatever its name."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
+
+
+def sha256_of(path: str | Path) -> str | None:
+    """Of a file's bytes, in hexadecimal; None without such a file."""
+    if not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:

@@ -19,11 +19,22 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from daj_lightning.data.candidates import NO_CODE, fingerprint, has_code, read_candidates
-from daj_lightning.data.journal import Journal, read_checked
-from daj_lightning.data.labels import Label, Making, read_labels, resume
+from daj_lightning.data.journal import Journal
+from daj_lightning.data.labels import (
+    FIRST_BEGINS,
+    FIRST_KEYS,
+    IMPORTED,
+    Label,
+    Making,
+    differences,
+    read_labels,
+    read_made,
+    resume,
+)
 from daj_lightning.data.progress import Meter
 from daj_lightning.data.sanitize import sanitize
 from daj_lightning.execution import Limits, Mode, Rules, Sandbox, SandboxError, grade_all
+from daj_lightning.execution.grader import GRADERS, UNITTEST
 from daj_lightning.records import Candidate, DajError, Outcome, Problem, Verdict
 
 if TYPE_CHECKING:
@@ -74,7 +85,7 @@ def label_candidates(
         in_a_row = 0
         while in_a_row < MAX_FAILURES:
             pending: deque[Candidate] = deque()  # under way, in the order of their verdicts
-            jobs = _jobs(problems, itertools.chain(again, rest), pending, write, making)
+            jobs = _jobs(problems, itertools.chain(again, rest), pending, write, making, rules)
             try:
                 for verdict in grade_all(jobs, sandbox, num_workers, rules) if sandbox else _none_of(jobs):
                     write(pending.popleft(), verdict)
@@ -99,14 +110,16 @@ def _jobs(
     pending: deque[Candidate],
     write: Callable[[Candidate, Verdict], None],
     making: Making,
+    rules: Rules,
 ) -> Iterator[tuple[Problem, Candidate]]:
     """What has to be executed; a candidate without code gets its verdict at once."""
     for candidate in candidates:
+        problem = problems[candidate.problem_id]
         if has_code(candidate):
             pending.append(candidate)
-            yield problems[candidate.problem_id], candidate
+            yield problem, candidate
         else:
-            write(candidate, without_code(candidate, making))
+            write(candidate, without_code(problem, candidate, making, rules))
 
 
 def _none_of(jobs: Iterator[tuple[Problem, Candidate]]) -> Iterator[Verdict]:
@@ -115,8 +128,8 @@ def _none_of(jobs: Iterator[tuple[Problem, Candidate]]) -> Iterator[Verdict]:
     return iter(())
 
 
-def without_code(candidate: Candidate, making: Making) -> Verdict:
-    """The verdict on a response in which no code was found."""
+def without_code(problem: Problem, candidate: Candidate, making: Making, rules: Rules) -> Verdict:
+    """The verdict on a response in which no code was found; its grader is the one of the problem's other candidates."""
     return Verdict(
         candidate_id=candidate.candidate_id,
         outcome=Outcome.CRASHED,
@@ -124,10 +137,11 @@ def without_code(candidate: Candidate, making: Making) -> Verdict:
         num_tests=0,
         detail=NO_CODE,
         cpu_s=0.0,
-        grader=making.rules,
+        grader=UNITTEST if problem.unit_tests else GRADERS[rules],
         sandbox=UNEXECUTED,
         python=making.python,
         limits=making.limits,
+        forgeable=problem.unit_tests is not None,
     )
 
 
@@ -199,7 +213,7 @@ def label_file(
                     candidate = replace(candidate, code=sanitize(candidate.code, tests.entry_point))
                 yield candidate
 
-    with Journal(output, "labels") as journal:
+    with Journal(output, "labels", FIRST_KEYS, FIRST_BEGINS) as journal:
         sandbox = Sandbox(limits, mode, python)
         making = Making(
             problems=problems_digest,
@@ -240,11 +254,11 @@ def label(
 ) -> list[Verdict]:
     """The verdicts of all candidates, in their order, into verdicts.jsonl of a prepared directory.
 
-    Those of `preparation.verdicts` are taken over, the rest is executed. Goes on where a preparation of the same
-    problems and candidates broke off; what another one left there is dropped.
+    Those of `preparation.verdicts` are taken over, the rest is executed. What an earlier preparation left there is
+    gone on with as far as it holds.
     """
     path = Path(root) / "verdicts.jsonl"
-    given = read_labels([preparation.verdicts]) if preparation.verdicts else {}
+    given = given_labels(preparation)
     programs = {candidate.candidate_id: fingerprint(candidate) for candidate in candidates}
     mixed_up = [name for name, found in given.items() if programs.get(name, found.program) != found.program]
     if mixed_up:
@@ -261,9 +275,8 @@ def label(
         sandbox=sandbox.description if sandbox else UNEXECUTED,
         python=sandbox.python if sandbox else platform.python_version(),
     )
-    with Journal(path, "verdicts") as journal:
-        if not can_continue(path, making, programs):
-            journal.clear()
+    with Journal(path, "verdicts", FIRST_KEYS, FIRST_BEGINS) as journal:
+        keep_what_holds(journal, making, programs, console)
         done, _ = resume(journal, making)
         for candidate in candidates:
             name = candidate.candidate_id
@@ -283,20 +296,50 @@ def label(
     return [labels[candidate.candidate_id].verdict for candidate in candidates]
 
 
-def can_continue(path: Path, making: Making, programs: Mapping[str, str]) -> bool:
-    """Whether every row there is of this making and of one of these programs."""
+def given_labels(preparation: Preparation) -> dict[str, Label]:
+    """Those of `preparation.verdicts`: imported, or made by the preparation's rules and with its limits."""
+    if not preparation.verdicts:
+        return {}
+    makings, labels = read_made([preparation.verdicts])
+    wanted = {"rules": preparation.rules, "limits": str(preparation.limits)}
+    for made in makings:
+        changed = differences(made, wanted, "now")
+        if changed and made.get("rules") != IMPORTED:
+            raise DajError(
+                f"verdicts: {preparation.verdicts} was made with {changed}. Set data.rules and data.limits to what "
+                f"made it, or label the candidates with these."
+            )
+    return labels
+
+
+def keep_what_holds(journal: Journal, making: Making, programs: Mapping[str, str], console: Console) -> None:
+    """Leave the verdicts of this making on these programs; a file of another making is renamed, and the reason told."""
+    path = journal.path
+    if not path.stat().st_size:
+        return
     try:
-        if next((row for _, row in read_checked(path, "verdicts")), making.row()) != making.row():
-            return False
-        labels = read_labels([path]) if path.stat().st_size else {}
-    except DajError:
-        return False  # damaged, or of another version
-    return all(programs.get(name) == found.program for name, found in labels.items())
+        makings, labels = read_made([path])
+        changed = differences(makings[0], making.row(), "now")
+        why = f"was made with {changed}" if changed else ""
+    except DajError as error:  # damaged, or of another version
+        why = f"cannot be read ({error})"
+    if why:
+        old = path.with_name(path.name + ".old")
+        journal.restart([], keep_as=old)
+        said = f"{path} {why}: renamed to {old.name}; every candidate is executed again"
+    else:
+        kept = [label.row() for name, label in labels.items() if programs.get(name) == label.program]
+        if len(kept) == len(labels):
+            return
+        journal.restart([makings[0], *kept])
+        said = f"{len(labels) - len(kept)} of {len(labels)} verdicts in {path} are of programs that are gone; dropped"
+    console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def digest_of(preparation: Preparation, problems: Mapping[str, Problem]) -> str:
-    """Of where the problems come from, and of all that is in memory of them."""
-    parts = [json.dumps(preparation.source.description(), sort_keys=True, default=str), preparation.verdicts_digest()]
+    """Of where the problems come from, and of all that is in memory of them; candidates have fingerprints."""
+    source = preparation.source.problems_description()
+    parts = [json.dumps(source, sort_keys=True, default=str), preparation.verdicts_digest()]
     for problem in problems.values():
         parts += [problem.problem_id, repr(problem.function_name), repr(problem.public_tests), repr(problem.unit_tests)]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -21,6 +21,9 @@ from daj_lightning.records import Candidate, DajError, Outcome, Verdict
 
 FORMAT = "daj labels 1"
 WHAT = "labels"
+FIRST_KEYS = ("format", "crc")
+"""What the first row of a file of labels has."""
+FIRST_BEGINS = '{"format": '
 IMPORTED = "imported"
 _VERDICT = tuple(field.name for field in dataclasses.fields(Verdict))
 
@@ -79,28 +82,64 @@ def resume(journal: Journal, making: Making) -> tuple[dict[str, str], Counter[Ou
         if done:
             raise DajError(f"{WHAT}: {str(journal.path)!r} lacks its first row, which says what made it.")
         journal.append(making.row())
-    elif made != making.row():
-        wanted = making.row()
-        changed = [f"{key} {made.get(key)!r}, now {wanted[key]!r}" for key in wanted if made.get(key) != wanted[key]]
+    elif changed := differences(made, making.row(), "now"):
         raise DajError(
-            f"{WHAT}: {str(journal.path)!r} was made with {'; '.join(changed)}. Go on with what made it, or name "
-            f"another output."
+            f"{WHAT}: {str(journal.path)!r} was made with {changed}. Go on with what made it, or name another output."
         )
     return done, outcomes
+
+
+def differences(made: Mapping[str, Any], other: Mapping[str, Any], called: str, leave: Sequence[str] = ()) -> str:
+    """What two makings differ in, in words; empty if they are the same.
+
+    Control groups bound what a program may take; they change nothing in how it is isolated and run.
+
+    Args:
+        called: the second one.
+        leave: fields that may differ.
+    """
+    pairs = {key: (made.get(key), other[key]) for key in other if key not in leave}
+    return "; ".join(
+        f"{key} {first!r}, {called} {second!r}"
+        for key, (first, second) in pairs.items()
+        if str(first).removesuffix("+cgroup") != str(second).removesuffix("+cgroup")
+    )
 
 
 def read_labels(paths: Sequence[str | Path]) -> dict[str, Label]:
     """Candidate id -> label, of one file or several (shards), each perhaps joined of several.
 
     Raises:
-        DajError: a file is missing or damaged, or a candidate has two verdicts.
+        DajError: as `read_made`.
+    """
+    return read_made(paths)[1]
+
+
+def read_made(paths: Sequence[str | Path]) -> tuple[list[dict[str, Any]], dict[str, Label]]:
+    """The first rows of all files and parts of files, which say what made them; and candidate id -> label.
+
+    Only imported verdicts may stand beside others: how they were made is not known, and each names its grader.
+
+    Raises:
+        DajError: a file is missing or damaged, a candidate has two verdicts, or parts were made differently.
     """
     labels: dict[str, Label] = {}
+    makings: list[dict[str, Any]] = []
+    ours: tuple[str, dict[str, Any]] | None = None
     for path in paths:
         made = False
         for where, row in _rows(path):
             if "format" in row:
                 made = True
+                makings.append(row)
+                if row.get("rules") == IMPORTED:
+                    continue
+                ours = ours or (where, row)
+                if changed := differences(ours[1], row, "here", leave=("shard",)):
+                    raise DajError(
+                        f"{where}: verdicts from here on were made differently than those from {ours[0]} on: {changed}."
+                        f" Their outcomes cannot be compared; make them with the same settings."
+                    )
                 continue
             found = label_of(row, where)
             name = found.verdict.candidate_id
@@ -109,7 +148,7 @@ def read_labels(paths: Sequence[str | Path]) -> dict[str, Label]:
             labels[name] = found
         if not made:
             raise DajError(f"{WHAT}: {str(path)!r} lacks its first row, which says what made it.")
-    return labels
+    return makings, labels
 
 
 def _rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from daj_lightning.data.comparisons import References
+from daj_lightning.data.jsonl import sha256_of
 from daj_lightning.data.responses import ResponseSource
 from daj_lightning.data.sources import Source
 from daj_lightning.execution import Limits, Rules, Sandbox
@@ -81,12 +80,12 @@ class Preparation:
         """Of the content of the file of labels; empty without one."""
         if self.verdicts is None:
             return ""
-        if not Path(self.verdicts).is_file():
+        digest = sha256_of(self.verdicts)
+        if digest is None:
             raise DajError(
                 f"verdicts: no file {self.verdicts!r}. Give what `label` or `import` wrote, or leave it out."
             )
-        with Path(self.verdicts).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest
 
     def description(self) -> dict[str, Any]:
         """JSON that changes whenever the prepared files would."""

@@ -11,7 +11,6 @@ first half, written when every candidate has its verdict: `pairs` starts there, 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from rich.console import Console
 
 from daj_lightning.data.candidates import has_code
 from daj_lightning.data.duplicates import PAIRS, Deduplicated, deduplicate
-from daj_lightning.data.jsonl import write_jsonl, write_whole
+from daj_lightning.data.jsonl import sha256_of, write_jsonl, write_whole
 from daj_lightning.data.labelling import label
 from daj_lightning.data.labels import read_graded
 from daj_lightning.data.pairs import write_splits
@@ -88,7 +87,7 @@ def prepare(preparation: Preparation, root: str | Path, console: Console | None 
         console.print(reported[1])
     labels = {
         "description": preparation.labels_description(),
-        "files": {name: _sha256(root / name) for name in LABELLED},
+        "files": {name: sha256_of(root / name) for name in LABELLED},
         "outcomes": dict(sorted(Counter(v.outcome.value for v in verdicts).items())),
         "splits": {"rule": RULE, "boundaries": boundaries, "groups": [dataclasses.asdict(group) for group in groups]},
         "duplicates": {
@@ -116,7 +115,7 @@ def prepare_pairs(preparation: Preparation, root: str | Path, console: Console |
         )
     labels = json.loads(path.read_text(encoding="utf-8"))
     changed = _changed(preparation.labels_description(), labels["description"])
-    changed += [name for name in LABELLED if _sha256(root / name) != labels["files"][name]]
+    changed += [name for name in LABELLED if sha256_of(root / name) != labels["files"][name]]
     if changed:
         raise DajError(
             f"the candidates in {str(root)!r} were labelled with another {', '.join(changed)}. Run `python -m "
@@ -181,13 +180,6 @@ def _changed(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Keys of `wanted` that `found` lacks or has another value for."""
     wanted = json.loads(json.dumps(wanted))
     return sorted(key for key in wanted if wanted[key] != found.get(key))
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def duplicates_line(left: Deduplicated) -> str:

@@ -2,23 +2,26 @@
 
 Rows are appended as they come, {candidate_id, problem_id, policy, code, response, finish_reason, sampling}; what
 is in the file is not asked again. Each draw has a seed of its own, made of the run's seed, the problem and the
-draw's number, so that a broken-off run goes on with the draws that an unbroken one would have made.
+draw's number, so that a broken-off run goes on with the draws that an unbroken one would have made. A row's
+`sampling` also names the model and has a digest of the prompt: a file is gone on with by the same only.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from rich.console import Console
 
-from daj_lightning.data.candidates import extract_code
+from daj_lightning.data.candidates import ROW_BEGINS, ROW_KEYS, extract_code
 from daj_lightning.data.journal import Journal
 from daj_lightning.data.jsonl import iterate_jsonl
 from daj_lightning.data.progress import Meter
@@ -48,16 +51,24 @@ FORM = (
 )
 
 
+T = TypeVar("T")
+
+
 class Policy(Protocol):
     """Whoever writes programs."""
 
-    def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int]) -> list[Reply]:
-        """The draws of these numbers, of `sampling.num_samples` with `sampling.seed`."""
+    def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int], stop: threading.Event) -> list[Reply]:
+        """The draws of these numbers, of `sampling.num_samples` with `sampling.seed`; once `stop` is set, an error."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Which model it is, whatever name its rows get."""
         ...
 
     @property
     def concurrency(self) -> int:
-        """Calls of `draws` that may run at once."""
+        """Calls of `draws` that may run at once; a single one runs in the caller's thread."""
         ...
 
     @property
@@ -76,12 +87,11 @@ class EndpointPolicy:
             raise DajError(f"concurrency is {concurrency}; wanted at least 1 request at a time.")
         self.endpoint = endpoint
         self.concurrency = concurrency
+        self.model = endpoint.model
 
-    def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int]) -> list[Reply]:
-        return [
-            self.endpoint.reply(prompt, dataclasses.replace(sampling, num_samples=1, seed=sampling.seed + number))
-            for number in numbers
-        ]
+    def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int], stop: threading.Event) -> list[Reply]:
+        own = [dataclasses.replace(sampling, num_samples=1, seed=sampling.seed + number) for number in numbers]
+        return [self.endpoint.reply(prompt, one, stop) for one in own]
 
 
 class ModelPolicy:
@@ -91,13 +101,14 @@ class ModelPolicy:
     concurrency = 1
 
     def __init__(self, model: str) -> None:
+        self.model = str(Path(model).resolve()) if Path(model).is_dir() else model
         self.tokenizer = load_tokenizer(model)
         network = load_causal_lm(model, "bfloat16" if torch.cuda.is_available() else "float32", "sdpa")
         if torch.cuda.is_available():
             network.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method
         self.engine = TransformersEngine(network, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
 
-    def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int]) -> list[Reply]:
+    def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int], stop: threading.Event) -> list[Reply]:
         (rollouts,) = self.engine.generate([encode_prompt(self.tokenizer, prompt)], sampling)
         texts = [str(self.tokenizer.decode(list(r.token_ids), skip_special_tokens=True)) for r in rollouts]
         return [Reply(texts[number], rollouts[number].finish_reason) for number in numbers]
@@ -117,20 +128,22 @@ def sample_candidates(
         name: of the policy, in the rows.
         output: JSON Lines; other policies' rows in it are left alone.
     Raises:
-        DajError: `output` has rows of this policy that were sampled differently, another process writes it, or the
-            model fails. What was written stays.
+        DajError: `output` has rows of this policy that were sampled differently, by another model or with other
+            prompts, another process writes it, or the model fails. What was written stays.
     """
     console = console or Console()
-    settings = {**dataclasses.asdict(sampling), "prompt": wording_digest()}
+    settings = {**dataclasses.asdict(sampling), "model": policy.model}
+    prompts = {problem.problem_id: prompt_digest(problem) for problem in problems}
     written = unfinished = without_code = 0
-    with Journal(output, "candidates") as journal:
-        done = sampled(journal.path, name, settings)
+    with Journal(output, "candidates", ROW_KEYS, ROW_BEGINS) as journal:
+        done = sampled(journal.path, name, settings, prompts)
         asks = list(missing(problems, name, done, sampling, policy.draws_apart))
         with Meter(f"sampling {name}", sum(len(numbers) for _, numbers in asks), "programs", console) as meter:
             for problem, numbers, replies in answers(asks, policy, sampling):
                 for number, reply in zip(numbers, replies, strict=True):
-                    row = row_of(problem, name, number, reply, settings)
-                    journal.append(row, checked=False)
+                    own = {**settings, "prompt": prompts[problem.problem_id]}
+                    row = row_of(problem, name, number, reply, own)
+                    journal.append(row)
                     meter.advance()
                     written += 1
                     unfinished += reply.finish_reason == "length"
@@ -147,20 +160,27 @@ def sample_candidates(
 def answers(
     asks: Sequence[tuple[Problem, list[int]]], policy: Policy, sampling: Sampling
 ) -> Iterator[tuple[Problem, list[int], list[Reply]]]:
-    """The replies to all asks, as they come; after an error those under way, then the error."""
+    """The replies to all asks, as they come; after an error those under way, then the error.
+
+    An interrupt waits for none of them: their threads are daemons, and nothing is tried again.
+    """
+    stop = threading.Event()
 
     def ask(problem: Problem, numbers: list[int]) -> tuple[Problem, list[int], list[Reply]]:
         own = dataclasses.replace(sampling, seed=seed_of(sampling, problem))
-        return problem, numbers, policy.draws(prompt_for(problem), own, numbers)
+        return problem, numbers, policy.draws(prompt_for(problem), own, numbers, stop)
 
-    executor = ThreadPoolExecutor(policy.concurrency, thread_name_prefix="daj-sample")
+    if policy.concurrency == 1:
+        yield from (ask(*one) for one in asks)
+        return
     rest = iter(asks)
     running: set[Future[tuple[Problem, list[int], list[Reply]]]] = set()
     failed: Future[tuple[Problem, list[int], list[Reply]]] | None = None
     try:
         while True:
             if failed is None:
-                running |= {executor.submit(ask, *one) for one in islice(rest, policy.concurrency - len(running))}
+                more = islice(rest, policy.concurrency - len(running))
+                running |= {in_daemon(partial(ask, *one)) for one in more}
             if not running:
                 break
             finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -169,10 +189,25 @@ def answers(
                     yield future.result()
                 else:
                     failed = failed or future
+                    stop.set()
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        stop.set()
     if failed is not None:
         failed.result()
+
+
+def in_daemon(call: Callable[[], T]) -> Future[T]:
+    """The call in a thread of its own, which does not keep the process from ending."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="daj-sample", daemon=True).start()
+    return future
 
 
 def missing(
@@ -187,18 +222,21 @@ def missing(
             yield problem, numbers
 
 
-def sampled(path: Path, name: str, settings: dict[str, Any]) -> set[str]:
-    """Ids of the policy's candidates in the file; they must have been sampled with these settings."""
+def sampled(path: Path, name: str, settings: Mapping[str, Any], prompts: Mapping[str, str]) -> set[str]:
+    """Ids of the policy's candidates in the file; they must have been sampled with these settings and prompts."""
     done = set()
-    wanted = {key: value for key, value in settings.items() if key != "num_samples"}  # more may be asked for later
+    same = {key: value for key, value in settings.items() if key != "num_samples"}  # more may be asked for later
     for number, row in iterate_jsonl(path, "candidates"):
         if row.get("policy") != name:
             continue
         found = row.get("sampling") or {}
+        prompt = prompts.get(str(row.get("problem_id")))
+        wanted = same if prompt is None else {**same, "prompt": prompt}  # other problems may stand there too
         changed = [f"{key} {found.get(key)!r}" for key, value in wanted.items() if found.get(key) != value]
         if changed:
             raise DajError(
-                f"candidates: {path}, line {number} was sampled by {name!r} with {', '.join(changed)}, not as now. "
+                f"candidates: {path}, line {number} was sampled by {name!r} with {', '.join(changed)}; now it is "
+                f"{', '.join(f'{key} {value!r}' for key, value in wanted.items() if found.get(key) != value)}. "
                 f"Name another output, or another policy."
             )
         done.add(str(row["candidate_id"]))
@@ -239,6 +277,6 @@ def prompt_for(problem: Problem) -> str:
     return f"{TASK}\n\n{statement}\n\n{STDIN}\n{FORM}"
 
 
-def wording_digest() -> str:
-    """Changes with the wording of the prompts."""
-    return hashlib.sha256("\n".join([TASK, STDIN, FUNCTIONAL, UNIT_TESTS, FORM]).encode()).hexdigest()[:8]
+def prompt_digest(problem: Problem) -> str:
+    """Changes with what a policy is asked."""
+    return hashlib.sha256(prompt_for(problem).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from daj_lightning.data import bank
 from daj_lightning.data.bank import bank_candidates, bank_rows, unseen_rows
 from daj_lightning.data.hidden_tests import TestCache
-from daj_lightning.data.jsonl import iterate_jsonl
+from daj_lightning.data.jsonl import iterate_jsonl, sha256_of
 from daj_lightning.data.livecodebench import PLATFORMS, candidate_from_row, problem_from_row, problem_on_disk
 from daj_lightning.data.official_files import local_files, official_rows
 from daj_lightning.data.packing import DEFAULT_CAP_MIB, MIB
@@ -31,6 +31,10 @@ class Source(ABC):
     @abstractmethod
     def description(self) -> dict[str, object]:
         """What identifies this data, for the manifest: prepared data of another description is stale."""
+
+    def problems_description(self) -> dict[str, object]:
+        """What identifies the problems and their tests: verdicts on programs hold as long as it is the same."""
+        return {key: value for key, value in self.description().items() if key != "candidates"}
 
     def report(self) -> tuple[dict[str, Any], RenderableType] | None:
         """What decided sides and domains, as JSON for the manifest and as a table; None where dates alone do."""
@@ -179,6 +183,5 @@ class LiveCodeBenchSource(Source):
         state = path.stat()
         key = (str(path), state.st_size, state.st_mtime_ns)
         if key not in self._hashes:
-            with path.open("rb") as file:
-                self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._hashes[key] = sha256_of(path) or ""
         return self._hashes[key]

@@ -11,7 +11,9 @@ import http.client
 import json
 import os
 import random
-import time
+import socket
+import sys
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -39,6 +41,9 @@ class Reply:
 class ChatEndpoint:
     """Asks one model; threads may share it. The key, if one is needed, is in the variable OPENAI_API_KEY.
 
+    An address that nothing has answered at yet, and that refuses the connection, is a mistake and not tried again.
+    Every other further attempt is told on stderr.
+
     Args:
         url: up to and with its version, e.g. "http://localhost:8000/v1".
         model: name that the endpoint knows it by.
@@ -57,13 +62,17 @@ class ChatEndpoint:
         self.timeout_s = timeout_s
         self.num_attempts = num_attempts
         self.backoff_s = backoff_s
+        self.answered = False
 
-    def reply(self, prompt: str, sampling: Sampling) -> Reply:
+    def reply(self, prompt: str, sampling: Sampling, stop: threading.Event | None = None) -> Reply:
         """One answer to one user message; of `sampling`, num_samples does not count.
 
+        Args:
+            stop: once set, nothing is tried again.
         Raises:
-            DajError: the endpoint refuses, answers something else, or fails at every attempt.
+            DajError: the endpoint refuses, answers something else, is not there, or fails at every attempt.
         """
+        stop = stop or threading.Event()
         body = json.dumps(self.body(prompt, sampling)).encode()
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY_VARIABLE):
@@ -73,8 +82,10 @@ class ChatEndpoint:
             try:
                 request = urllib.request.Request(self.url, body, headers)
                 with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
+                    self.answered = True
                     return self.parse(response.read())
             except urllib.error.HTTPError as error:
+                self.answered = True
                 with error:
                     said = error.read(SHOWN_CHARS).decode("utf-8", "replace").strip()
                 if error.code not in BUSY and error.code < 500:
@@ -85,10 +96,21 @@ class ChatEndpoint:
                 problem = f"{error.code} {said or error.reason}"
                 asked_wait = retry_after(error.headers)
             except (OSError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
-                problem = str(error) or type(error).__name__
+                problem = str(getattr(error, "reason", error)) or type(error).__name__
+                if not self.answered and is_nobody(error):
+                    raise DajError(
+                        f"{self.url} cannot be reached: {problem}. Is the server up, and the address right?"
+                    ) from error
             if attempt < self.num_attempts:
-                wait = self.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-                time.sleep(min(max(wait, asked_wait), LONGEST_WAIT_S))
+                drawn = self.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+                wait = min(max(drawn, asked_wait), LONGEST_WAIT_S)
+                print(
+                    f"{self.url}: attempt {attempt} of {self.num_attempts} failed ({problem}); again in {wait:.1f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                if stop.wait(wait):
+                    raise DajError(f"{self.url}: given up after {attempt} attempts, since the run ends: {problem}.")
         raise DajError(f"{self.url} failed {self.num_attempts} times, last: {problem}. Is the server up?")
 
     def body(self, prompt: str, sampling: Sampling) -> dict[str, Any]:
@@ -118,6 +140,12 @@ class ChatEndpoint:
         if not isinstance(text, str | None):
             raise DajError(f"{self.url} answered content of type {type(text).__name__}; wanted text.")
         return Reply(text or "", str(reason or "unknown"))  # no content: all tokens went into hidden reasoning
+
+
+def is_nobody(error: BaseException) -> bool:
+    """Whether no server was there: no such name, or a connection that was refused."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return isinstance(reason, ConnectionRefusedError | socket.gaierror)
 
 
 def retry_after(headers: email.message.Message) -> float:

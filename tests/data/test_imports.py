@@ -157,6 +157,34 @@ def test_bigcodebenchs_results_become_rows_without_the_signature_before_them(tmp
     assert {v.forgeable for v in verdicts} == {True}
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "class Node:\n    pass\n\ndef task_func(a):\n    return Node()",
+        "def helper():\n    pass\n\ndef task_func(a):\n    return helper()",
+        "def task_func(a):\n    if a:\n        pass\n    pass\n    return 1",
+        "def task_func(a):\n    return 1\n\ndef task_func(a):\n    pass\n",
+        "def task_func(a:\n    pass\nprint(1)",
+        "",
+    ],
+)
+def test_a_program_that_holds_a_pass_of_its_own_is_not_cut(tmp_path: Path, program: str) -> None:
+    data = bcb("fail")
+    data["eval"]["BigCodeBench/7"][0]["solution"] = program
+    import_graded(save(tmp_path / "r.json", data), "bigcodebench", "m", tmp_path / "out")
+    assert [c.code for c in read_candidates(tmp_path / "out" / "candidates.jsonl")] == [program]
+
+
+def test_a_pass_in_the_program_behind_the_signature_stays(tmp_path: Path) -> None:
+    """And so does one before it: the first mark behind which the program can stand counts."""
+    data = bcb("pass")
+    before = "import os\nclass Given:\n    pass\n\ndef task_func(a):\n\n    pass\n"
+    program = "class Node:\n    pass\n\ndef task_func(a):\n    return Node()"
+    data["eval"]["BigCodeBench/7"][0]["solution"] = before + program
+    import_graded(save(tmp_path / "r.json", data), "bigcodebench", "m", tmp_path / "out")
+    assert [c.code for c in read_candidates(tmp_path / "out" / "candidates.jsonl")] == [program]
+
+
 def test_bigcodebenchs_programs_can_be_taken_from_the_samples(tmp_path: Path) -> None:
     graded = save(tmp_path / "r.json", bcb("pass", "fail"))
     samples = tmp_path / "s.jsonl"

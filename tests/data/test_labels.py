@@ -6,12 +6,14 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,20 @@ from daj_lightning.__main__ import main
 from daj_lightning.data import labelling as engine
 from daj_lightning.data.journal import Journal, checksum
 from daj_lightning.data.labelling import label_candidates, shard_of
-from daj_lightning.data.labels import Making, flips, read_graded, read_labels, resume
+from daj_lightning.data.labels import (
+    FIRST_KEYS,
+    IMPORTED,
+    Label,
+    Making,
+    flips,
+    read_graded,
+    read_labels,
+    resume,
+)
 from daj_lightning.data.prepare import prepare
-from daj_lightning.execution import Limits, Sandbox, SandboxError, grade_all
-from daj_lightning.execution.grader import JOBS_AHEAD
-from daj_lightning.records import Candidate, DajError, Outcome, Problem, TestCase
+from daj_lightning.execution import Limits, Rules, Sandbox, SandboxError, grade_all
+from daj_lightning.execution.grader import JOBS_AHEAD, UNITTEST
+from daj_lightning.records import Candidate, DajError, Outcome, Problem, TestCase, UnitTests
 
 MAKING = Making("digest", "process", str(Limits()), "namespaces", "3.11")
 
@@ -205,6 +216,7 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, sandbox: Sandbox,
         ({"sandbox": "unsafe-local"}, "sandbox 'namespaces', now 'unsafe-local'"),
         ({"python": "3.12"}, "python '3.11', now '3.12'"),
         ({"shard": "1/2"}, "shard '0/1', now '1/2'"),
+        ({"limits": "other"}, "limits .*, now 'other'"),
     ],
 )
 def test_a_run_with_other_settings_is_refused(
@@ -214,6 +226,12 @@ def test_a_run_with_other_settings_is_refused(
     run(path, candidates(1), sandbox)
     with pytest.raises(DajError, match=said):
         run(path, candidates(2), sandbox, made(changed))
+
+
+def test_a_run_goes_on_on_a_host_with_control_groups(tmp_path: Path, sandbox: Sandbox) -> None:
+    path = tmp_path / "v.jsonl"
+    run(path, candidates(1), sandbox)
+    assert run(path, candidates(2), sandbox, made({"sandbox": "namespaces+cgroup"})).total() == 2
 
 
 def made(changed: dict[str, str]) -> Making:
@@ -309,6 +327,56 @@ def test_shards_share_the_problems_out_and_their_files_joined_are_one_runs(tmp_p
     assert read_labels([joined]) == whole
     with pytest.raises(DajError, match=r"candidate 'c\d+' has a verdict already; the same shard twice\?"):
         read_labels([*parts, parts[0]])
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_parts_made_differently_are_not_read_as_one(tmp_path: Path, joined: bool) -> None:
+    """But those of other shards, of hosts with and without control groups, and imported ones are."""
+
+    def part(name: str, **changed: str) -> Path:
+        path = tmp_path / f"{name}.jsonl"
+        with Journal(path, "labels", FIRST_KEYS) as journal:
+            resume(journal, made(changed))
+        return path
+
+    def read(*parts: Path) -> dict[str, Label]:
+        whole = tmp_path / "whole.jsonl"
+        whole.write_bytes(b"".join(p.read_bytes() for p in parts))
+        return read_labels([whole] if joined else parts)
+
+    first = part("first", shard="0/2")
+    fine = [part("a", shard="1/2", sandbox="namespaces+cgroup"), part("b", rules=IMPORTED, problems="unknown")]
+    assert read(first, *fine) == {}
+    for changed, said in (
+        ({"rules": "official"}, "rules 'process', here 'official'"),
+        ({"limits": "other"}, r"limits '.*', here 'other'"),
+        ({"problems": "p"}, "problems 'digest', here 'p'"),
+        ({"sandbox": "unsafe-local"}, "sandbox 'namespaces', here 'unsafe-local'"),
+        ({"python": "3.9"}, "python '3.11', here '3.9'"),
+    ):
+        with pytest.raises(DajError, match=rf"made differently than those from .*: {said}\."):
+            read(first, part("c", shard="1/2", **changed))
+        (tmp_path / "c.jsonl").unlink()
+
+
+@pytest.mark.parametrize(("rules", "grader"), [("process", "process"), ("official", "official@28fef95")])
+def test_an_unexecuted_verdict_names_the_grader_of_the_executed_ones(
+    tmp_path: Path, sandbox: Sandbox, rules: Rules, grader: str
+) -> None:
+    path = tmp_path / "v.jsonl"
+    own = [*candidates(1), Candidate("blank", "plus-0", "toy", "")]
+    run(path, own, sandbox, made({"rules": rules}), rules=rules)
+    assert {label.verdict.grader for label in read_labels([path]).values()} == {grader}
+
+
+def test_an_unexecuted_verdict_on_unit_tests_is_forgeable_as_the_others(tmp_path: Path) -> None:
+    task = replace(plus(0), public_tests=(), unit_tests=UnitTests("", "task_func", "def task_func():\n"))
+    path = tmp_path / "v.jsonl"
+    with Journal(path, "labels", FIRST_KEYS) as journal:
+        blank = [Candidate("blank", "plus-0", "toy", "")]
+        label_candidates({"plus-0": task}, lambda: blank, journal, MAKING, None, num_workers=1, console=silent())
+    verdict = read_labels([path])["blank"].verdict
+    assert (verdict.grader, verdict.forgeable) == (UNITTEST, True)
 
 
 def test_the_shard_of_a_problem_is_the_same_on_every_machine() -> None:
@@ -432,6 +500,43 @@ def test_a_preparation_of_other_limits_or_programs_executes_everything_again(
         assert len(executed) == 12
 
 
+def test_a_preparation_with_a_candidate_less_executes_nothing_and_drops_its_verdict(
+    tmp_path: Path, executed: list[str]
+) -> None:
+    """Also where control groups came with a reboot."""
+
+    class Fewer(Counting):
+        def load(self) -> tuple[list[Problem], list[Candidate]]:
+            problems, own = super().load()
+            return problems, own[1:]
+
+    prepare(toy_data(tmp_path, tmp_path, source=Counting()).preparation, tmp_path, silent())
+    verdicts = tmp_path / "verdicts.jsonl"
+    first, *lines = verdicts.read_text().splitlines()
+    making = json.loads(first)
+    del making["crc"]
+    making["sandbox"] = {"namespaces": "namespaces+cgroup"}.get(making["sandbox"], making["sandbox"].split("+")[0])
+    verdicts.write_text("\n".join([json.dumps({**making, "crc": checksum(making)}), *lines]) + "\n")
+    executed.clear()
+    said = io.StringIO()
+    data = toy_data(tmp_path, tmp_path, source=Fewer())
+    prepare(data.preparation, tmp_path, Console(file=said))
+    assert executed == []
+    assert verdicts.read_text().splitlines()[1:] == lines[1:]
+    assert "1 of 12 verdicts in" in said.getvalue()
+    assert not (tmp_path / "verdicts.jsonl.old").exists()
+
+
+def test_verdicts_of_other_limits_are_set_aside_and_the_reason_told(tmp_path: Path) -> None:
+    prepare(toy_data(tmp_path, tmp_path, source=Counting()).preparation, tmp_path, silent())
+    before = (tmp_path / "verdicts.jsonl").read_bytes()
+    said = io.StringIO()
+    data = toy_data(tmp_path, tmp_path, source=Counting(), limits=Limits(memory_mib=900))
+    prepare(data.preparation, tmp_path, Console(file=said))
+    assert (tmp_path / "verdicts.jsonl.old").read_bytes() == before
+    assert re.search(r"made with limits .*memory_mib=900.*renamed to verdicts\.jsonl\.old; every", said.getvalue())
+
+
 def test_given_verdicts_are_taken_over_and_only_the_other_candidates_executed(
     tmp_path: Path, executed: list[str], sandbox: Sandbox
 ) -> None:
@@ -466,6 +571,25 @@ def test_given_verdicts_are_taken_over_and_only_the_other_candidates_executed(
         "plus-1/3": False,
     }
     assert manifest["execution"]["grader"] == ["lcb-import", "process"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rules": "official"}, r"made with rules 'official', now 'process'\. Set data\.rules"),
+        ({"limits": "other"}, "made with limits 'other', now "),
+    ],
+)
+def test_given_verdicts_of_other_rules_or_limits_are_refused(
+    tmp_path: Path, executed: list[str], changed: dict[str, str], said: str
+) -> None:
+    given = tmp_path / "given.jsonl"
+    with Journal(given, "labels", FIRST_KEYS) as journal:
+        resume(journal, made(changed))
+    data = toy_data(tmp_path / "root", tmp_path, source=Counting(), verdicts=str(given))
+    with pytest.raises(DajError, match=said):
+        prepare(data.preparation, data.root, silent())
+    assert executed == []
 
 
 def test_given_verdicts_of_other_programs_are_refused(tmp_path: Path, sandbox: Sandbox) -> None:

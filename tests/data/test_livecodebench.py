@@ -193,3 +193,14 @@ def test_a_test_that_is_not_text_is_refused() -> None:
     tests = json.dumps([{"input": 5, "output": None, "testtype": "stdin"}])
     with pytest.raises(DajError, match="not text"):
         problem_from_row(row(private_test_cases=tests))
+
+
+def test_other_candidates_leave_what_identifies_the_problems_as_it_was(tmp_path: Path) -> None:
+    """So that verdicts on programs that stay need not be made again."""
+    first = write_source(tmp_path, [{"problem_id": "abc001_a", "policy": "q", "code": "pass"}])
+    before, problems_before = first.description(), first.problems_description()
+    second = write_source(tmp_path, [{"problem_id": "abc001_a", "policy": "q", "code": "import os"}])
+    assert second.description() != before
+    assert second.problems_description() == problems_before
+    (tmp_path / "problems.jsonl").write_text(json.dumps(row(private_test_cases="[]")))
+    assert second.problems_description() != problems_before

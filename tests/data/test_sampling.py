@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
@@ -101,6 +106,19 @@ def problem(name: str, **changed: Any) -> Problem:
 
 
 PROBLEMS = [problem("a"), problem("b")]
+OFFICIAL = {
+    "question_title": "A",
+    "question_content": "Print n.",
+    "platform": "atcoder",
+    "question_id": "a",
+    "contest_date": "2024-03-01T00:00:00",
+    "starter_code": "",
+    "difficulty": "easy",
+    "public_test_cases": '[{"input": "1", "output": "1", "testtype": "stdin"}]',
+    "private_test_cases": "[]",
+    "metadata": "{}",
+}
+"""A row of LiveCodeBench."""
 
 
 def policy(server: Server, concurrency: int = 2, num_attempts: int = 4) -> EndpointPolicy:
@@ -133,19 +151,7 @@ def test_the_command_asks_with_the_papers_settings_and_a_key(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    row = {
-        "question_title": "A",
-        "question_content": "Print n.",
-        "platform": "atcoder",
-        "question_id": "a",
-        "contest_date": "2024-03-01T00:00:00",
-        "starter_code": "",
-        "difficulty": "easy",
-        "public_test_cases": '[{"input": "1", "output": "1", "testtype": "stdin"}]',
-        "private_test_cases": "[]",
-        "metadata": "{}",
-    }
-    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "p.jsonl").write_text(json.dumps(OFFICIAL) + "\n")
     output = tmp_path / "c.jsonl"
     argv = ["sample", "--problems", str(tmp_path / "p.jsonl"), "--endpoint", server.url, "--model", "org/coder"]
     assert main([*argv, "--output", str(output)]) == 0
@@ -202,10 +208,79 @@ def test_a_server_that_only_fails_is_given_up_after_the_attempts(server: Server,
     assert len(server.keys) == 3
 
 
-def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
-    nobody = EndpointPolicy(ChatEndpoint("http://127.0.0.1:9/v1", "coder", 5.0, 2, backoff_s=0.01), 1)
-    with pytest.raises(DajError, match=r"127\.0\.0\.1:9/v1/chat/completions failed 2 times.*Is the server up"):
-        sample(tmp_path / "c.jsonl", nobody)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "http://no-such-host.invalid/v1"])
+def test_a_server_that_is_not_there_is_named_at_once(tmp_path: Path, url: str) -> None:
+    """With eight attempts in a minute or two allowed."""
+    begun = time.monotonic()
+    with pytest.raises(DajError, match=r"/v1/chat/completions cannot be reached: .*Is the server up"):
+        sample(tmp_path / "c.jsonl", EndpointPolicy(ChatEndpoint(url, "coder"), 4))
+    assert time.monotonic() - begun < 10
+
+
+def test_a_server_that_went_away_is_waited_for_and_every_further_attempt_told(capsys: Any) -> None:
+    endpoint = ChatEndpoint("http://127.0.0.1:9/v1", "coder", 5.0, 3, backoff_s=0.01)
+    endpoint.answered = True
+    with pytest.raises(DajError, match="failed 3 times"):
+        endpoint.reply("?", THREE)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" failed")[0].rpartition(": ")[2] for line in lines] == [
+        "attempt 1 of 3",
+        "attempt 2 of 3",
+    ]
+    assert "Connection refused" in lines[0]
+
+
+def test_a_run_that_ends_ends_the_wait_for_another_attempt(server: Server) -> None:
+    server.failures = [503]
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(DajError, match=r"given up after 1 attempts"):
+        ChatEndpoint(server.url, "coder", backoff_s=60.0).reply("?", THREE, stop)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_an_interrupt_ends_the_command_while_a_server_hangs(tmp_path: Path, concurrency: int) -> None:
+    """The server takes connections and never answers."""
+    (tmp_path / "p.jsonl").write_text(json.dumps(OFFICIAL) + "\n")
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        hanging.settimeout(120)
+        files = ["--problems", str(tmp_path / "p.jsonl"), "--output", str(tmp_path / "c.jsonl")]
+        served = ["--endpoint", f"http://127.0.0.1:{hanging.getsockname()[1]}/v1", "--model", "m"]
+        start = [sys.executable, "-m", "daj_lightning", "sample", *files, *served, "--concurrency", str(concurrency)]
+        process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            connection, _ = hanging.accept()
+            with connection:
+                connection.recv(1)
+                time.sleep(0.5)
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=5)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert errors.strip() == "interrupted"
+
+
+def test_a_file_is_not_gone_on_with_by_another_model_or_with_other_prompts(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    sample(path, policy(server))
+    assert {row["sampling"]["model"] for row in rows(path)} == {"coder"}
+    other = EndpointPolicy(ChatEndpoint(server.url, "coder-2", 20.0), 2)
+    with pytest.raises(DajError, match=r"sampled by 'coder' with model 'coder'; now it is model 'coder-2'"):
+        sample(path, other)
+    asked_otherwise = [problem("a", statement="Print a twice."), PROBLEMS[1]]
+    with pytest.raises(DajError, match=r"sampled by 'coder' with prompt '\w+'; now it is prompt '\w+'"):
+        sample_candidates(asked_otherwise, policy(server), "coder", path, THREE, Console(file=io.StringIO()))
+    assert sample_candidates([problem("c")], policy(server), "coder", path, THREE, Console(file=io.StringIO())) == 3
+
+
+def test_rows_of_another_policy_stay_where_the_file_lacks_its_last_line_break(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    own = [{"problem_id": name, "policy": "hand", "code": "print(1)"} for name in "ab"]
+    path.write_text("\n".join(json.dumps(row) for row in own))
+    sample(path, policy(server))
+    assert rows(path)[:2] == own
+    assert len(rows(path)) == 8
 
 
 @pytest.mark.parametrize("wrong", [{"choices": []}, {"choices": [{"message": {}}]}, ["?"]])
