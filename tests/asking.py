@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tiny import ToySource
-
 from daj_lightning.data.responses import Response, Responses
 from daj_lightning.judge import PromptTemplate
 from daj_lightning.records import Candidate, Comparison
+from tiny import ToySource
 
 PROBLEM = ToySource().load()[0][0]
 A, B, C, D = CANDIDATES = [Candidate(name, PROBLEM.problem_id, "toy", f"print('{name}')") for name in "ABCD"]

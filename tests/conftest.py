@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from tiny import TINY_ARCHITECTURE, toy_data
 from transformers import Qwen3Config
 
 from daj_lightning.data.prepare import prepare
 from daj_lightning.training import ColdStart
+from tiny import TINY_ARCHITECTURE, toy_data
 
 torch.set_num_threads(1)  # two threads on a loaded 2-core machine run up to ten times slower
 

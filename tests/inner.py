@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import oracle
 import torch
-from tiny import make_batch, make_judge, randomize_adapters
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import Qwen3Config
 
+import oracle
 from daj_lightning.bilevel import (
     FlatView,
     GradientBank,
@@ -24,6 +23,7 @@ from daj_lightning.bilevel import (
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO
 from daj_lightning.records import JudgeBatch
+from tiny import make_batch, make_judge, randomize_adapters
 
 K, M = 4, 3
 ALPHA = torch.tensor([0.7, 1.4, 0.1, 1.8], dtype=torch.float64)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from conftest import Prepared
 from lightning import Callback
-from tiny import toy_data, toy_module, toy_trainer
 
+from conftest import Prepared
 from daj_lightning.training import DataReweightedJudge
+from tiny import toy_data, toy_module, toy_trainer
 
 
 def fit(

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Prepared
 from peft import PeftModel
-from tiny import TOY_DOMAINS, ToySource
 from transformers import AutoModelForCausalLM
 
+from conftest import Prepared
 from daj_lightning.__main__ import COMMANDS, as_options, main
+from tiny import TOY_DOMAINS, ToySource
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Prepared
 
+from conftest import Prepared
 from daj_lightning.cli import Cli, load
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -142,15 +142,15 @@ def starved_s(pid: int, alone: bool) -> float:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
                 waits.append(int(file.read().split()[1]) / 1e9)
-        own_s = cpu_s(pid, ended_children=True)
+        own_s = cpu_time_s(pid, ended_children=True)
         others = [name for name in os.listdir("/proc") if name.isdecimal()] if alone else []
-        own_s += sum(cpu_s(int(name), ended_children=False) for name in others if int(name) not in (1, pid))
+        own_s += sum(cpu_time_s(int(name), ended_children=False) for name in others if int(name) not in (1, pid))
     except (OSError, IndexError):  # something has just ended; a kernel without the figure
         pass
     return max(0.0, max(waits) - own_s)
 
 
-def cpu_s(pid: int, ended_children: bool) -> float:
+def cpu_time_s(pid: int, ended_children: bool) -> float:
     """CPU seconds of a process, or of those of its children that have ended (proc(5), stat)."""
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()

@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import oracle
 import pytest
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import Qwen3Config
+
+import oracle
+from daj_lightning.bilevel import (
+    BankEngine,
+    DomainSums,
+    FiniteDifferenceEngine,
+    FlatView,
+    GradientBank,
+    GradientSum,
+    HypergradientEngine,
+    JvpEngine,
+    TraceEngine,
+    Window,
+    mean_credits,
+)
+from daj_lightning.judge import Judge
+from daj_lightning.records import DajError, JudgeBatch
 from inner import (
     ALPHA,
     K,
@@ -23,25 +42,6 @@ from inner import (
     warm,
 )
 from tiny import make_batch, make_judge, randomize_adapters
-from torch import Tensor
-from torch.optim import Optimizer
-from transformers import Qwen3Config
-
-from daj_lightning.bilevel import (
-    BankEngine,
-    DomainSums,
-    FiniteDifferenceEngine,
-    FlatView,
-    GradientBank,
-    GradientSum,
-    HypergradientEngine,
-    JvpEngine,
-    TraceEngine,
-    Window,
-    mean_credits,
-)
-from daj_lightning.judge import Judge
-from daj_lightning.records import DajError, JudgeBatch
 
 T = 4
 Make = Callable[[list[torch.nn.Parameter]], Optimizer]

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import oracle
 import pytest
 import torch
+from transformers import Qwen3Config
+
+import oracle
+from daj_lightning.bilevel import (
+    AdamUpdate,
+    BankEngine,
+    FlatView,
+    InstanceNet,
+    Window,
+    check_optimizer,
+    snapshot,
+    split_half_correlation,
+)
+from daj_lightning.objectives import DPO
+from daj_lightning.records import DajError
 from inner import (
     ALPHA,
     adam_state,
@@ -20,20 +34,6 @@ from inner import (
     warm,
 )
 from tiny import make_batch, make_judge, randomize_adapters
-from transformers import Qwen3Config
-
-from daj_lightning.bilevel import (
-    AdamUpdate,
-    BankEngine,
-    FlatView,
-    InstanceNet,
-    Window,
-    check_optimizer,
-    snapshot,
-    split_half_correlation,
-)
-from daj_lightning.objectives import DPO
-from daj_lightning.records import DajError
 
 K, M = len(ALPHA), 3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import make_batch
 
 from daj_lightning.bilevel import (
     DomainWeights,
@@ -17,6 +16,7 @@ from daj_lightning.bilevel import (
     Uniform,
 )
 from daj_lightning.records import DajError
+from tiny import make_batch
 
 TRAINING_SET = TrainingSet(domains=("easy", "medium", "hard"), num_samples=8)
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from asking import CANDIDATES, PROBLEM, TEMPLATE, A, B, C
 
+from asking import CANDIDATES, PROBLEM, TEMPLATE, A, B, C
 from daj_lightning.data import mixed_comparisons, voting_comparisons
 from daj_lightning.data.comparisons import References
 from daj_lightning.judge import Voting

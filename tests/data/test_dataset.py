@@ -6,13 +6,13 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from tiny import toy_data
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from daj_lightning.data import PairDataset, corrupt
 from daj_lightning.data.pairs import read_pairs
 from daj_lightning.records import DajError, JudgeBatch, Pair
+from tiny import toy_data
 
 PAD, END, USER, JUDGE = 0, 1, 2, 3
 WORDS = {"<pad>": PAD, "<end>": END, "<user>": USER, "<judge>": JUDGE, "which": 4, "one": 5, "first": 6, "second": 7}

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny import ToySource, toy_data
 
 from daj_lightning.__main__ import main
 from daj_lightning.data import labelling as engine
@@ -19,6 +18,7 @@ from daj_lightning.data.imports import import_graded
 from daj_lightning.data.labels import read_graded, read_labels
 from daj_lightning.data.prepare import prepare
 from daj_lightning.records import Candidate, DajError, Outcome, Problem
+from tiny import ToySource, toy_data
 
 
 def lcb_row(**changed: Any) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny import ToySource, toy_data
 
 from daj_lightning.__main__ import main
 from daj_lightning.data import labelling as engine
@@ -40,6 +39,7 @@ from daj_lightning.data.prepare import prepare
 from daj_lightning.execution import Limits, Rules, Sandbox, SandboxError, grade_all
 from daj_lightning.execution.grader import JOBS_AHEAD, UNITTEST
 from daj_lightning.records import Candidate, DajError, Outcome, Problem, TestCase, UnitTests
+from tiny import ToySource, toy_data
 
 MAKING = Making("digest", "process", str(Limits()), "namespaces", "3.11")
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from asking import BROKEN, PROBLEM, RIGHT, WRONG, Written, comparison, wrote
 from conftest import Prepared
-from rich.console import Console
-from tiny import toy_data
-
 from daj_lightning.__main__ import main
 from daj_lightning.data import (
     TemplatedResponses,
@@ -30,6 +29,7 @@ from daj_lightning.data.responses import Responses
 from daj_lightning.data.usable import Report, Use, use_of
 from daj_lightning.judge import PromptTemplate, parse_selection
 from daj_lightning.records import Candidate, Comparison, DajError, ReferenceUse
+from tiny import toy_data
 
 
 def judged(*texts: str, finish_reason: str = "stop", one: Comparison | None = None) -> Judged:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny import ToySource, toy_data
 
 from daj_lightning.data import SampledResponses, TemplatedResponses
 from daj_lightning.data.labels import read_graded
@@ -21,6 +20,7 @@ from daj_lightning.data.prepare import check_prepared, prepare
 from daj_lightning.execution import Limits
 from daj_lightning.judge import Voting
 from daj_lightning.records import Candidate, DajError, Problem
+from tiny import ToySource, toy_data
 
 
 class PartOfToy(ToySource):

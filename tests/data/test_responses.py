@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from asking import CANDIDATES, A, B, comparison
-from conftest import Prepared
-from tiny import TINY_ARCHITECTURE
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
+from asking import CANDIDATES, A, B, comparison
+from conftest import Prepared
 from daj_lightning.data import SampledResponses, TemplatedResponses, preference_pairs, responses as responses_module
 from daj_lightning.data.responses import Responses
 from daj_lightning.judge import encode_prompt, load_tokenizer, parse_selection
 from daj_lightning.records import Comparison, DajError
+from tiny import TINY_ARCHITECTURE
 
 
 def texts(answer: Responses) -> list[str]:

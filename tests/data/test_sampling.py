@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Prepared
 from rich.console import Console
 
+from conftest import Prepared
 from daj_lightning.__main__ import main
 from daj_lightning.data.candidates import read_candidates
 from daj_lightning.data.sampling import EndpointPolicy, ModelPolicy, prompt_for, sample_candidates

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tiny import make_batch
 
 from daj_lightning.data import BilevelLoader, SampleStream
 from daj_lightning.records import BilevelBatch, DajError
+from tiny import make_batch
 
 
 def test_an_epoch_sees_every_sample_once_and_the_next_is_shuffled_anew() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tiny import ToySource, toy_data
 
 from daj_lightning.data.prepare import prepare
 from daj_lightning.data.splits import (
@@ -24,6 +23,7 @@ from daj_lightning.data.splits import (
     where_problems_went,
 )
 from daj_lightning.records import Candidate, DajError, Problem
+from tiny import ToySource, toy_data
 
 TOY = ToySource().load()[0][0]
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Prepared
 from rich.console import Console
-from tiny import ToySource, randomize_adapters, toy_data, toy_module, toy_trainer
 
+from conftest import Prepared
 from daj_lightning.bilevel import Reweighter, Uniform
 from daj_lightning.data import JudgeData
 from daj_lightning.data.prepare import prepare
@@ -22,6 +21,7 @@ from daj_lightning.evaluation import BeforeAfter, Scoreboard
 from daj_lightning.evaluation.callbacks import UNSEEN, print_report, score_sets
 from daj_lightning.judge import judge_response, selection_tag
 from daj_lightning.records import Candidate, JudgeBatch, Problem
+from tiny import ToySource, randomize_adapters, toy_data, toy_module, toy_trainer
 
 CONFOUNDS = {"longer code", "shorter code", "more layout", "stronger policy", "first position"}
 

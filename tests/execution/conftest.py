@@ -3,9 +3,9 @@
 import uuid
 
 import pytest
-from execution.programs import start
 
 from daj_lightning.execution import sandbox as sandbox_module
+from execution.programs import start
 
 
 @pytest.fixture(params=["namespaces", "bubblewrap", "unsafe-local"], scope="session")

@@ -13,10 +13,10 @@ import sys
 import threading
 
 import pytest
-from execution.programs import ADD, candidate, graded, output_of, problem, start, survivors
 
 from daj_lightning.execution import Program, grade_all
 from daj_lightning.records import Outcome
+from execution.programs import ADD, candidate, graded, output_of, problem, start, survivors
 
 SUM = "a, b = map(int, input().split())\nprint(a + b, flush=True)\n"
 LIBC = (

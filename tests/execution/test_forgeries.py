@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 
 import pytest
-from execution.programs import graded, problem, start
 
 from daj_lightning.execution import Program
 from daj_lightning.execution.compare import same_value
 from daj_lightning.execution.grader import judge_run
 from daj_lightning.records import Outcome, TestCase, UnitTests
+from execution.programs import graded, problem, start
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import sys
 import time
 
 import pytest
-from execution.programs import ADD, candidate, graded, problem, start
 
 from daj_lightning.execution import Limits, grade, grade_all
 from daj_lightning.execution.sandbox import Session
 from daj_lightning.records import Candidate, DajError, Outcome
+from execution.programs import ADD, candidate, graded, problem, start
 
 SUM = "a, b = map(int, input().split())\nprint(a + b)\n"
 METHOD = "class Solution:\n    def f(self, a, b):\n        return {}\n"

@@ -1,10 +1,10 @@
 """Where LiveCodeBench's own grader and a real process disagree, both are kept: rules "official" and "process"."""
 
 import pytest
-from execution.programs import ADD, candidate, problem, start
 
 from daj_lightning.execution import grade
 from daj_lightning.records import Outcome
+from execution.programs import ADD, candidate, problem, start
 
 SUM = "print(sum(map(int, input().split())))"
 LOST_TO_A_THREAD = (

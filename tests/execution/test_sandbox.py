@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-from execution.programs import ADD, candidate, graded, output_of, problem, start, survivors
 
 from daj_lightning.execution import (
     Limits,
@@ -27,6 +26,7 @@ from daj_lightning.execution import (
 )
 from daj_lightning.execution.sandbox import Session
 from daj_lightning.records import DajError, Outcome
+from execution.programs import ADD, candidate, graded, output_of, problem, start, survivors
 
 SUM = "a, b = map(int, input().split())\nprint(a + b, flush=True)\n"
 SLEEP = "import time; time.sleep(60)"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from tiny import make_batch, make_judge, randomize_adapters
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from daj_lightning.judge import Judge, check_adapter_dtype
 from daj_lightning.judge.tokens import load_tokenizer
 from daj_lightning.records import DajError
+from tiny import make_batch, make_judge, randomize_adapters
 
 
 def test_log_probabilities_are_those_of_the_whole_distribution(tiny_config: Qwen3Config) -> None:

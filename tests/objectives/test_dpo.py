@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from datasets import Dataset
-from tiny import make_batch, make_judge
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl import DPOConfig, DPOTrainer
 
@@ -15,6 +14,7 @@ from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, PairLogProbs, dpo_loss
 from daj_lightning.records import DajError
 from daj_lightning.training.cold_start import train_tokenizer
+from tiny import make_batch, make_judge
 
 
 def test_a_pair_costs_ln_2_while_the_judge_equals_its_reference(tiny_config: Qwen3Config) -> None:

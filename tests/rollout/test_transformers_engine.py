@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import make_judge, randomize_adapters
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 from daj_lightning.records import DajError
 from daj_lightning.rollout import Rollout, Sampling, TransformersEngine
+from tiny import make_judge, randomize_adapters
 
 PAD, EOS = 0, 1
 PROMPTS = [[5, 9, 33], [7], [12, 40, 2, 3, 60, 8, 21], [50, 51]]  # shortest is not first

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from lightning import Callback, seed_everything
-from tiny import toy_data, toy_module, toy_trainer
 
 from daj_lightning.bilevel import InstanceTable
 from daj_lightning.training import InfluenceRecorder, WindowCheckpoint, last_checkpoint
+from tiny import toy_data, toy_module, toy_trainer
 
 NUM_WINDOWS = 30
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Prepared
 from lightning.pytorch.loggers import CSVLogger
-from tiny import toy_data, toy_module, toy_trainer
 
+from conftest import Prepared
 from daj_lightning.bilevel import (
     BankEngine,
     DomainWeights,
@@ -28,6 +27,7 @@ from daj_lightning.judge import Judge
 from daj_lightning.records import DajError
 from daj_lightning.training import WindowCheckpoint
 from runs import Passes, fit
+from tiny import toy_data, toy_module, toy_trainer
 
 
 @pytest.mark.parametrize(

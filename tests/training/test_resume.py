@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import Prepared
 
+from conftest import Prepared
 from daj_lightning.records import DajError
 from daj_lightning.training import AtomicCheckpointIO, last_checkpoint
 from daj_lightning.training.checkpoint import checkpoints, is_whole

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Prepared
-from tiny import toy_data, toy_module, toy_trainer
 
+from conftest import Prepared
 from daj_lightning.bilevel import DomainWeights, InstanceNet, InstanceTable, Uniform
 from daj_lightning.objectives import DPO
 from daj_lightning.records import JudgeBatch
 from daj_lightning.training import DataReweightedJudge, Level, NonFiniteError
 from runs import Passes, fit
+from tiny import toy_data, toy_module, toy_trainer
 
 
 def adapters(module: DataReweightedJudge) -> torch.Tensor:
