@@ -2,16 +2,19 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+VLLM_VENV ?= .vllm-venv
 SOURCES := pyproject.toml setup.py tools/install.sh $(shell find csrc -type f)
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint vllm-env test-vllm clean
 
 quickstart: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m daj_lightning fit --config configs/quickstart.yaml
 	@echo "weights over training: runs/quickstart/weights.png; every number: runs/quickstart/report.json"
 
+# Two processes, each with whole files: fixtures that a file shares are made once. One thread each, as more would wait
+# for each other.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -19,6 +22,16 @@ lint: $(VENV)/.installed
 
 $(VENV)/.installed: $(SOURCES)
 	PYTHON=$(PYTHON) tools/install.sh $(VENV)
+	touch $@
+
+vllm-env: $(VLLM_VENV)/.installed
+
+# A real server; `make test` skips these tests.
+test-vllm: $(VENV)/.installed $(VLLM_VENV)/.installed
+	OMP_NUM_THREADS=1 DAJ_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -m vllm
+
+$(VLLM_VENV)/.installed: tools/install_vllm.sh
+	PYTHON=$(PYTHON) tools/install_vllm.sh $(VLLM_VENV)
 	touch $@
 
 clean:

@@ -2,16 +2,16 @@
 
 Plain frozen records, no behaviour beyond a derived field. Tensors appear only in the batches at
 the bottom; everything above them is text and numbers and survives a round trip through JSON.
-Letters: B samples, R rows of tokens (two a preference pair), T tokens.
+Letters: B samples, n rows of tokens a sample, R = n B rows, T tokens.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,11 @@ class DajError(ValueError):
 
     The command line prints it as one line and exits with 2. Bugs of ours raise anything else.
     """
+
+
+Unit = Literal["pair", "chosen", "response", "prompt"]
+"""What one training sample is: a preference pair, the chosen response of one, a single response that is right or
+not, or a prompt with the group of responses that are drawn for it."""
 
 
 class Outcome(StrEnum):
@@ -222,49 +227,97 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class JudgeBatch:
-    """B preference pairs as 2 B rows of tokens: rows 0..B-1 chosen, rows B..2B-1 rejected."""
+    """B samples as R = n B rows of tokens; the n rows of a sample stand together.
+
+    n is 2 for a preference pair (chosen, rejected), 1 for a single response, and the size of a group of
+    responses that were drawn to be compared. What is None, the objective in use does not ask for.
+    """
 
     sample_ids: Tensor
     """(B,) int64, row of the sample in its data set."""
     domains: Tensor
     """(B,) int64, index into the data module's `domains`."""
     input_ids: Tensor
-    """(2B, T) int64: prompt, response, padding on the right."""
+    """(R, T) int64: prompt, response, padding on the right."""
     attention_mask: Tensor
-    """(2B, T) bool, false on padding."""
+    """(R, T) bool, false on padding."""
     response_mask: Tensor
-    """(2B, T) bool, true on the response's tokens: what the log-probability sums over."""
-    reference_logp: Tensor
-    """(2B,) float32, nats: the response under the adapter-off reference."""
+    """(R, T) bool, true on the response's tokens: what the log-probability sums over."""
+    reference_logp: Tensor | None = None
+    """(R,) float32, nats: the response under the reference."""
+    rewards: Tensor | None = None
+    """(R,) float32: what each response earned (paper, Eq. 1)."""
+    kl: Tensor | None = None
+    """(B,) float32, nats: how far the judge is from its reference, estimated over the window (KTO)."""
+    sampled_logp: Tensor | None = None
+    """(R, T) float32, nats: each response token under the engine that drew it; 0 elsewhere, as below."""
+    old_logp: Tensor | None = None
+    """(R, T) float32, nats: under the policy that importance ratios refer to; None: the judge as it is."""
+    reference_token_logp: Tensor | None = None
+    """(R, T) float32, nats: under the reference."""
+    temperature: float = 1.0
+    """At which the responses were drawn: log-probabilities of tokens are of softmax(logits / temperature)."""
 
     def __len__(self) -> int:
         return self.sample_ids.size(0)
 
+    @property
+    def rows_per_sample(self) -> int:
+        """n."""
+        return self.input_ids.size(0) // len(self)
+
     def micro_batches(self) -> Iterator[JudgeBatch]:
         """Each sample as a batch of its own, without the padding that its neighbours needed."""
+        n = self.rows_per_sample
         for i in range(len(self)):
-            rows = [i, len(self) + i]
+            rows = slice(n * i, n * (i + 1))
             length = int(self.attention_mask[rows].sum(dim=1).max())
-            yield JudgeBatch(
-                sample_ids=self.sample_ids[i : i + 1],
-                domains=self.domains[i : i + 1],
-                input_ids=self.input_ids[rows, :length],
-                attention_mask=self.attention_mask[rows, :length],
-                response_mask=self.response_mask[rows, :length],
-                reference_logp=self.reference_logp[rows],
-            )
+            parts = {name: getattr(self, name) for name in _TENSORS}
+            own = {name: value[i : i + 1] for name, value in parts.items() if name in _PER_SAMPLE and value is not None}
+            own |= {name: value[rows] for name, value in parts.items() if name in _PER_ROW and value is not None}
+            own |= {
+                name: value[rows, :length] for name, value in parts.items() if name in _PER_TOKEN and value is not None
+            }
+            yield replace(self, **own)
 
     def to(self, device: torch.device | str) -> JudgeBatch:
-        return JudgeBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        moved = {name: value.to(device) for name in _TENSORS if (value := getattr(self, name)) is not None}
+        return replace(self, **moved)
+
+
+_PER_SAMPLE = frozenset({"sample_ids", "domains", "kl"})
+_PER_ROW = frozenset({"reference_logp", "rewards"})
+_TENSORS = tuple(f.name for f in fields(JudgeBatch) if f.name != "temperature")
+_PER_TOKEN = frozenset(_TENSORS) - _PER_SAMPLE - _PER_ROW
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatch:
+    """B samples that wait for the judge's responses: GRPO's samples before the rollout."""
+
+    sample_ids: Tensor
+    """(B,) int64, row of the sample in its data set."""
+    domains: Tensor
+    """(B,) int64, index into the data module's `domains`."""
+    comparisons: tuple[tuple[Comparison, ...], ...]
+    """Of each sample: one question, or the same one in both orders of its candidates."""
+    prompts: tuple[tuple[tuple[int, ...], ...], ...]
+    """Token ids of each question, up to where the judge's response starts."""
+
+    def __len__(self) -> int:
+        return len(self.comparisons)
+
+    def to(self, device: torch.device | str) -> PromptBatch:
+        return replace(self, sample_ids=self.sample_ids.to(device), domains=self.domains.to(device))
 
 
 @dataclass(frozen=True, slots=True)
 class BilevelBatch:
     """Everything one bi-level step consumes, so that a checkpoint always falls between steps."""
 
-    inner: JudgeBatch
+    inner: JudgeBatch | PromptBatch
     """K training samples: the window of the inner step (paper: 16)."""
-    meta: JudgeBatch
+    meta: JudgeBatch | PromptBatch
     """M meta samples (paper: 8)."""
 
     def to(self, device: torch.device | str) -> BilevelBatch:

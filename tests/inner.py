@@ -44,7 +44,7 @@ def batches(dtype: torch.dtype = torch.float64, seed: int = 3) -> tuple[JudgeBat
 
 
 def setting(judge: Judge, num_inner: int = K, num_domains: int = 3) -> Setting:
-    flat = FlatView(judge.adapter_parameters())
+    flat = FlatView(judge.trained_parameters())
     return Setting(flat, num_inner, num_domains, RecomputedLoss(judge, DPO()).at)
 
 
@@ -53,15 +53,16 @@ def record(judge: Judge, inner: JudgeBatch, weights: Tensor, store: GradientStor
     losses = []
     for i, sample in enumerate(inner.micro_batches()):
         loss = DPO()(judge, sample)
-        (loss * store.open(i, sample, weights[i : i + 1])).sum().backward()
-        store.close(i, sample)
+        store.open(i, sample)
+        loss.sum().backward()
+        store.close(i, weights[i : i + 1])
         losses.append(loss.detach())
     return torch.cat(losses)
 
 
 def bank_of(judge: Judge, inner: JudgeBatch) -> Tensor:
     """(K, P) raw gradients."""
-    store = GradientBank(FlatView(judge.adapter_parameters()), len(inner))
+    store = GradientBank(FlatView(judge.trained_parameters()), len(inner))
     record(judge, inner, torch.ones(len(inner)), store)
     return store.rows
 
@@ -75,7 +76,7 @@ def take_inner_step(
     store: GradientStore | None = None,
 ) -> Window:
     """One step of the real optimizer along the weighted gradient."""
-    flat = FlatView(judge.adapter_parameters())
+    flat = FlatView(judge.trained_parameters())
     store = store or GradientBank(flat, len(inner))
     losses = record(judge, inner, weights, store)
     phi = flat.gather(flat.parameters)
@@ -89,7 +90,7 @@ def take_inner_step(
 
 def meta_gradient(judge: Judge, meta: JudgeBatch) -> Tensor:
     """q (P,) at the judge as it is."""
-    flat = FlatView(judge.adapter_parameters())
+    flat = FlatView(judge.trained_parameters())
     q = flat.new_zeros()
     flat.point_gradients_at(q)
     for sample in meta.micro_batches():
@@ -115,13 +116,13 @@ def credited(engine: HypergradientEngine, window: Window, q: Tensor) -> Tensor:
 def warm(judge: Judge, optimizer: Optimizer, num_steps: int, scale: float) -> None:
     """Give the optimizer a history of `num_steps` noisy gradients, without moving the judge."""
     generator = torch.Generator().manual_seed(9)
-    before = [p.detach().clone() for p in judge.adapter_parameters()]
+    before = [p.detach().clone() for p in judge.trained_parameters()]
     for _ in range(num_steps):
-        for p in judge.adapter_parameters():
+        for p in judge.trained_parameters():
             p.grad = scale * torch.randn(p.shape, generator=generator, dtype=p.dtype)
         optimizer.step()
     with torch.no_grad():
-        for p, value in zip(judge.adapter_parameters(), before, strict=True):
+        for p, value in zip(judge.trained_parameters(), before, strict=True):
             p.copy_(value)
 
 
@@ -130,7 +131,7 @@ def gradient_scale(judge: Judge, inner: JudgeBatch) -> float:
 
 
 def adam_state(optimizer: Optimizer, judge: Judge, step: int) -> oracle.AdamState:
-    flat = FlatView(judge.adapter_parameters())
+    flat = FlatView(judge.trained_parameters())
     if step == 1:
         return oracle.AdamState(flat.new_zeros(), flat.new_zeros(), 1)
     moments = [flat.gather([optimizer.state[p][key] for p in flat.parameters]) for key in ("exp_avg", "exp_avg_sq")]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from daj_lightning.judge import Judge
-from daj_lightning.objectives import DPO
+from daj_lightning.objectives import DPO, Objective
 from daj_lightning.records import JudgeBatch
 
 
@@ -63,12 +63,14 @@ def clip(g: Tensor, max_norm: float | None) -> Tensor:
 class Oracle:
     """Meta loss after one weighted inner step, as a differentiable function of the weights."""
 
-    def __init__(self, judge: Judge, inner: JudgeBatch, meta: JudgeBatch) -> None:
+    def __init__(
+        self, judge: Judge, inner: JudgeBatch, meta: JudgeBatch, objective: Objective | None = None
+    ) -> None:
         self.judge, self.inner, self.meta = judge, inner, meta
         named = [(n, p) for n, p in judge.named_parameters() if p.requires_grad]
         self.names = [n for n, _ in named]
         self.phi = [p.detach().clone() for _, p in named]
-        self.objective = DPO()
+        self.objective = objective or DPO()
 
     def losses(self, phi: Sequence[Tensor], batch: JudgeBatch) -> Tensor:
         """(B,), one forward a sample, differentiable in phi."""
@@ -81,16 +83,29 @@ class Oracle:
     ) -> Tensor:
         """`weights` maps the window's losses (K,), still attached, to (K,) alphas."""
         phi = [p.clone().requires_grad_() for p in self.phi]
+        parts = self.split(self.moved(phi, weights, update, max_norm))
+        return self.losses(parts, self.meta).mean()
+
+    def moved(
+        self,
+        phi: Sequence[Tensor],
+        weights: Callable[[Tensor], Tensor],
+        update: Callable[[Tensor], Tensor],
+        max_norm: float | None = None,
+    ) -> Tensor:
+        """phi' (P,)."""
         losses = self.losses(phi, self.inner)
         rows = [torch.cat([g.flatten() for g in torch.autograd.grad(loss, phi, create_graph=True)]) for loss in losses]
         gradient = (weights(losses)[:, None] * torch.stack(rows)).mean(dim=0)
-        moved = torch.cat([p.flatten() for p in phi]) - update(clip(gradient, max_norm))
-        parts = moved.split([p.numel() for p in phi])
-        return self.losses([part.view_as(p) for part, p in zip(parts, phi, strict=True)], self.meta).mean()
+        return torch.cat([p.flatten() for p in phi]) - update(clip(gradient, max_norm))
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        parts = flat.split([p.numel() for p in self.phi])
+        return [part.view_as(p) for part, p in zip(parts, self.phi, strict=True)]
 
 
 class _Losses(nn.Module):
-    def __init__(self, judge: Judge, objective: DPO) -> None:
+    def __init__(self, judge: Judge, objective: Objective) -> None:
         super().__init__()
         self.judge, self.objective = judge, objective
 

@@ -27,7 +27,7 @@ class Passes(Callback):
         self.windows: list[list[int]] = []
         decoder = pl_module.judge.causal_lm.get_decoder()
         decoder.register_forward_hook(lambda *_: self._count(0))
-        first = pl_module.judge.adapter_parameters()[0]
+        first = pl_module.judge.trained_parameters()[0]
         first.register_post_accumulate_grad_hook(lambda _: self._count(1))
 
     def _count(self, which: int) -> None:

@@ -52,7 +52,7 @@ def test_the_14b_judge_builds_on_the_meta_device_with_the_papers_adapters() -> N
     judge = load([str(CONFIGS / "lcb.yaml")]).model.judge
     with torch.device("meta"):
         judge.build_empty(str(QWEN))
-    adapters = judge.adapter_parameters()
+    adapters = judge.trained_parameters()
     assert sum(p.numel() for p in adapters) == 137_625_600
     assert {p.dtype for p in adapters} == {torch.float32}
     assert judge.causal_lm.get_output_embeddings().weight.dtype is torch.bfloat16

@@ -34,7 +34,7 @@ def randomize_adapters(judge: Judge, scale: float = 0.05, seed: int = 1) -> None
     """Leave LoRA's B = 0, where half of all gradients vanish."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in judge.adapter_parameters():
+        for parameter in judge.trained_parameters():
             parameter += scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
@@ -121,7 +121,9 @@ def toy_data(root: Path, base: Path, **overrides: Any) -> JudgeData:
     return JudgeData(**{**arguments, **overrides})
 
 
-def toy_module(base: Path, **overrides: Any) -> DataReweightedJudge:
+def toy_module(
+    base: Path, kind: type[DataReweightedJudge] = DataReweightedJudge, **overrides: Any
+) -> DataReweightedJudge:
     torch.manual_seed(0)
     arguments: dict[str, Any] = {
         "judge": Judge(str(base), "float32", lora_r=4, lora_alpha=8),
@@ -132,7 +134,7 @@ def toy_module(base: Path, **overrides: Any) -> DataReweightedJudge:
         "max_norm": 1.0,
         "sampling": Sampling(max_new_tokens=12),
     }
-    return DataReweightedJudge(**{**arguments, **overrides})
+    return kind(**{**arguments, **overrides})
 
 
 def toy_trainer(directory: Path, callbacks: Sequence[Callback] = (), **overrides: Any) -> Trainer:

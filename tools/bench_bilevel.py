@@ -98,7 +98,7 @@ class Ours:
     ) -> None:
         self.windows, self.metas = windows or problem.windows[:1], metas or [problem.meta]
         self.judge, self.engine, self.table = problem.judge(precision), engine, Table(K * len(self.windows))
-        self.flat = FlatView(self.judge.adapter_parameters())
+        self.flat = FlatView(self.judge.trained_parameters())
         self.inner, self.outer = problem.optimizer(self.flat.parameters), Adam(self.table.parameters(), lr=1e-4)
         setting = bilevel.Setting(self.flat, K, 1, bilevel.RecomputedLoss(self.judge, OBJECTIVE).at)
         self.store = engine.start(setting) if engine else bilevel.GradientSum(self.flat)
@@ -117,9 +117,10 @@ class Ours:
     def inner_step(self, batch: JudgeBatch) -> None:
         weights, losses = self.table(batch).detach(), []
         for i, sample in enumerate(batch.micro_batches()):
+            self.store.open(i, sample)
             loss = OBJECTIVE(self.judge, sample)
-            (loss * self.store.open(i, sample, weights[i])).sum().backward()
-            self.store.close(i, sample)
+            loss.sum().backward()
+            self.store.close(i, weights[i])
             losses.append(loss.detach())
         gradient = self.store.combine(batch, weights)
         if self.engine:
@@ -144,7 +145,7 @@ class Lower(ImplicitProblem):  # type: ignore[misc, valid-type]
     autocast: Any = nullcontext()  # Config(precision="bf16") is CUDA's autocast, which does nothing on a CPU
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        return self.module.adapter_parameters()  # Betty's default, all, fails on a frozen base
+        return self.module.trained_parameters()  # Betty's default, all, fails on a frozen base
 
     def training_step(self, batch: tuple[JudgeBatch]) -> Tensor:
         with self.autocast:
@@ -183,7 +184,7 @@ class Betty:
         radius: float = 1e-2,
     ) -> None:
         self.judge, table = problem.judge(precision), Table(sum(len(batch) for batch in inner))
-        parameters = self.judge.adapter_parameters()
+        parameters = self.judge.trained_parameters()
         config = Config(type="darts", gradient_accumulation=accumulation, darts_alpha=radius)
         loader, meta_loader = ([(batch,) for batch in batches] for batches in (inner, metas))
         lower = Lower("lower", config, self.judge, problem.optimizer(parameters), train_data_loader=loader)

@@ -105,7 +105,7 @@ class Step:
 
     def __init__(self, judge: Judge, inner: JudgeBatch, meta: JudgeBatch, bank_dtype: BankDtype) -> None:
         self.judge, self.inner, self.meta = judge, inner, meta
-        self.flat = FlatView(judge.adapter_parameters())
+        self.flat = FlatView(judge.trained_parameters())
         self.optimizer = torch.optim.Adam(self.flat.parameters, lr=1e-6)
         self.reweighter = DomainWeights()
         self.reweighter.build(TrainingSet(tuple("abcdef"), len(inner)))
@@ -120,11 +120,12 @@ class Step:
         store = self.engine.start(self.setting) if banked else GradientSum(self.flat)
         losses, weights = [], []
         for i, sample in enumerate(self.inner.micro_batches()):
+            store.open(i, sample)
             loss = self.objective(self.judge, sample)
             losses.append(loss.detach())
             weights.append(self.reweighter(sample, losses[-1]).detach())
-            (loss * store.open(i, sample, weights[-1])).sum().backward()
-            store.close(i, sample)
+            loss.sum().backward()
+            store.close(i, weights[-1])
         gradient = store.combine(self.inner, torch.cat(weights))
         update = snapshot(self.optimizer, self.flat) if banked else None
         self.flat.point_gradients_at(gradient)

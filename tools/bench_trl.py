@@ -39,9 +39,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import daj_lightning.bilevel as bilevel
-from daj_lightning.data import JudgeData, PairDataset
+from daj_lightning.data import JudgeData, PairDataset, SampleStream
 from daj_lightning.judge import Judge
-from daj_lightning.records import Pair
+from daj_lightning.records import Pair, Unit
 from daj_lightning.training import DataReweightedJudge, Level
 
 
@@ -70,8 +70,12 @@ class RandomData(JudgeData):
             Pair("", "any", (), words(prompt) + " ", words(rest), words(rest)) for _ in range(K * num_windows)
         ]
         self.tokenizer = word_tokenizer()
-        self.train_pairs = PairDataset(self.pairs, self.tokenizer, self.domains, self.max_length)
-        self.meta_pairs = PairDataset(self.pairs[:1], self.tokenizer, self.domains, self.max_length)
+
+    def load_samples(self, unit: Unit, max_new_tokens: int = 0) -> None:
+        self.train_set = PairDataset(self.pairs, self.tokenizer, self.domains, self.max_length)
+        self.meta_set = PairDataset(self.pairs[:1], self.tokenizer, self.domains, self.max_length)
+        self.train_stream = SampleStream(len(self.train_set), self.seed, "train")
+        self.meta_stream = SampleStream(len(self.meta_set), self.seed, "meta")
 
     def prepare_data(self) -> None:
         pass
@@ -86,12 +90,12 @@ def train_ours(problem: Problem, data: RandomData) -> list[nn.Parameter]:
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, limit_val_batches=0, **quiet)  # type: ignore[arg-type]
     trainer.fit(module, datamodule=data)
-    return judge.adapter_parameters()
+    return judge.trained_parameters()
 
 
 def train_trl(problem: Problem, data: RandomData) -> list[nn.Parameter]:
     """The same pairs in the order in which our loader draws them."""
-    drawn = [data.pairs[i] for i in data.train_dataloader().train.take(0, len(data.pairs))]
+    drawn = [data.pairs[i] for i in data.train_stream.take(0, len(data.pairs))]
     rows = [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in drawn]
     base = random_base(torch.float32)
     base.load_state_dict(problem.base)

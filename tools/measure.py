@@ -68,7 +68,7 @@ class Problem:
 
     def judge(self, precision: Precision) -> Judge:
         judge = new_judge(self.base, precision.base)
-        for parameter, value in zip(judge.adapter_parameters(), self.adapters, strict=True):
+        for parameter, value in zip(judge.trained_parameters(), self.adapters, strict=True):
             parameter.data = value.to(precision.adapters, copy=True)
         return judge
 
@@ -95,12 +95,12 @@ def make_problem() -> Problem:
     torch.manual_seed(0)
     base = {name: value.bfloat16().float() for name, value in random_base(torch.float32).state_dict().items()}
     judge = new_judge(base, torch.float32)
-    adapters = [p.detach() + 0.05 * torch.randn_like(p) for p in judge.adapter_parameters()]
+    adapters = [p.detach() + 0.05 * torch.randn_like(p) for p in judge.trained_parameters()]
 
     def batch(num: int, first_id: int = 0) -> JudgeBatch:
         made = make_batch(num, LENGTH, VOCABULARY, "cpu")
         with judge.reference():
-            logp = torch.stack([judge.response_logp(sample) for sample in made.micro_batches()], dim=1)
+            logp = torch.stack([judge.response_logp(sample) for sample in made.micro_batches()])
         return replace(made, sample_ids=made.sample_ids + first_id, reference_logp=logp.flatten())
 
     return Problem(base, adapters, [batch(K, K * w) for w in range(WINDOWS)], batch(M))
@@ -110,14 +110,14 @@ def make_problem() -> Problem:
 def warmed(problem: Problem, steps: int = 20) -> Problem:
     """The problem after Adam steps on the other windows' samples, four a step."""
     judge = problem.judge(FLOAT32)
-    optimizer = Adam(judge.adapter_parameters(), lr=INNER_LR)
+    optimizer = Adam(judge.trained_parameters(), lr=INNER_LR)
     others = [sample for window in problem.windows[1:] for sample in window.micro_batches()]
     for s in range(steps):
         optimizer.zero_grad()
         for sample in others[4 * s : 4 * s + 4]:
             (OBJECTIVE(judge, sample) / 4).sum().backward()
         optimizer.step()
-    return replace(problem, adapters=[p.detach() for p in judge.adapter_parameters()], adam=optimizer.state_dict())
+    return replace(problem, adapters=[p.detach() for p in judge.trained_parameters()], adam=optimizer.state_dict())
 
 
 @cache
@@ -137,7 +137,7 @@ def truth(problem: Problem) -> Tensor:
 
     with mock.patch.object(Qwen3RMSNorm, "forward", rms_norm):
         judge = problem.judge(FLOAT64)
-        flat = FlatView(judge.adapter_parameters())
+        flat = FlatView(judge.trained_parameters())
         alpha = torch.ones(K, dtype=torch.float64, requires_grad=True)
         g = alpha @ torch.stack([gradient(sample) for sample in problem.windows[0].micro_batches()]) / K
         if problem.adam is None:

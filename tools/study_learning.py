@@ -135,7 +135,7 @@ def pretrain(index: int) -> None:
     cli, _ = fit(overrides, index)
     accuracy = [sum(column) for column in zip(*forced_choice(cli.model, cli.datamodule, "test").values(), strict=True)]
     print(f"judge {index}: {accuracy[0] / accuracy[1]:.1%} on its own bank's {accuracy[1]} test pairs")
-    cli.model.judge.peft.merge_and_unload().save_pretrained(str(DIRECTORY / f"judge-{index}"))
+    cli.model.judge.policy.merge_and_unload().save_pretrained(str(DIRECTORY / f"judge-{index}"))
     cli.datamodule.tokenizer.save_pretrained(DIRECTORY / f"judge-{index}")
 
 

@@ -28,7 +28,7 @@ class RecomputedLoss(nn.Module):
         super().__init__()
         self.judge = judge
         self.objective = objective
-        self.flat = FlatView(judge.adapter_parameters())
+        self.flat = FlatView(judge.trained_parameters())
         own = {id(parameter): name for name, parameter in self.named_parameters()}
         self.names = [own[id(parameter)] for parameter in self.flat.parameters]
 

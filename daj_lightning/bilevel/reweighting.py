@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,9 @@ class Reweighter(nn.Module, ABC):
 
     needs_halves: bool = False
     """`measure` wants the derivative by both halves of the meta batch, which costs some engines more passes."""
+
+    needs_rewards: bool = False
+    """`forward` reads `JudgeBatch.rewards`."""
 
     def build(self, training_set: TrainingSet) -> None:
         """Create the parameters that depend on the data; called once, before the optimizer is made."""
@@ -194,27 +197,50 @@ def _domain_means(values: Tensor, domains: Tensor) -> Tensor:
     return same @ values / same.sum(dim=1)
 
 
+Feature = Literal["loss", "reward_mean", "reward_spread", "response_length"]
+
+
 class InstanceNet(Reweighter):
     """A weight as a function of the sample's loss (paper, Eq. 2: "instance net").
 
-    alpha_i = squareplus(MLP(loss_i)), two hidden layers (App. B: "each containing 10 hidden units"), random
+    alpha_i = squareplus(MLP(features_i)), two hidden layers (App. B: "each containing 10 hidden units"), random
     start near 1, not normalised. The loss enters detached: the weight is data, not a second objective.
 
     Args:
         hidden: units in each hidden layer.
+        features: of a sample. The paper has the loss alone; under GRPO that is about 0 whatever the sample, while
+            the mean reward of its group says how hard it is, and the spread how much it can teach (ours).
+            "response_length": ln(1 + mean tokens of its responses) / 10.
     """
 
-    def __init__(self, hidden: int = 10) -> None:
+    def __init__(self, hidden: int = 10, features: Sequence[Feature] = ("loss",)) -> None:
         super().__init__()
-        if hidden < 1:
-            raise DajError(f"the instance net needs hidden >= 1, got {hidden}.")
+        if hidden < 1 or not features or len(set(features)) < len(features) or set(features) - set(get_args(Feature)):
+            raise DajError(
+                f"the instance net needs hidden >= 1 and different features of {get_args(Feature)}; got {hidden} and "
+                f"{list(features)}."
+            )
+        self.features = tuple(features)
+        self.needs_rewards = bool({"reward_mean", "reward_spread"} & set(features))
         self.net = nn.Sequential(
-            nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
+            nn.Linear(len(features), hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
         )
 
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
-        del batch
-        return squareplus(self.net(losses.detach()[:, None])).squeeze(1)
+        columns = [_feature(name, batch, losses.detach()) for name in self.features]
+        return squareplus(self.net(torch.stack(columns, dim=1))).squeeze(1)
+
+
+def _feature(name: Feature, batch: JudgeBatch, losses: Tensor) -> Tensor:
+    """(B,) in the losses' dtype."""
+    if name == "loss":
+        return losses
+    if name == "response_length":
+        tokens = batch.response_mask.sum(dim=1).view(len(batch), -1).to(losses.dtype)
+        return torch.log1p(tokens.mean(dim=1)) / 10
+    assert batch.rewards is not None
+    rewards = batch.rewards.view(len(batch), -1).to(losses.dtype)
+    return rewards.mean(dim=1) if name == "reward_mean" else rewards.std(dim=1, correction=0)
 
 
 def shares(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:

@@ -80,12 +80,12 @@ class GradientStore(ABC):
     """Row i is sample i's."""
 
     @abstractmethod
-    def open(self, i: int, sample: JudgeBatch, weight: Tensor) -> Tensor | float:
-        """Direct the next backward; returns the factor by which to multiply the loss of sample i."""
+    def open(self, i: int, sample: JudgeBatch) -> None:
+        """Direct the next backwards, all of the unweighted loss of sample i."""
 
-    def close(self, i: int, sample: JudgeBatch) -> None:
-        """Keep what the backward wrote; nothing to do where it wrote into the row itself."""
-        del i, sample
+    def close(self, i: int, weight: Tensor) -> None:
+        """Keep what they wrote, given the sample's weight (1,); nothing to do where that is a row of its own."""
+        del i, weight
 
     @abstractmethod
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
@@ -113,16 +113,15 @@ class GradientBank(GradientStore):
         self.rows = self._ring[0]
         self._staging = flat.new_zeros() if self.rows.dtype != own else None
 
-    def open(self, i: int, sample: JudgeBatch, weight: Tensor) -> float:
+    def open(self, i: int, sample: JudgeBatch) -> None:
         """The row is raw: one scaled by a weight of 0 could never win its weight back."""
         if i == 0:
             self.rows = self._ring[self._turn]
             self._turn = (self._turn + 1) % len(self._ring)
         target = self.rows[i] if self._staging is None else self._staging
         self.flat.point_gradients_at(target.zero_())
-        return 1.0
 
-    def close(self, i: int, sample: JudgeBatch) -> None:
+    def close(self, i: int, weight: Tensor) -> None:
         if self._staging is not None:
             self.rows[i].copy_(self._staging)
 
@@ -137,11 +136,10 @@ class DomainSums(GradientStore):
         self.flat = flat
         self.rows = flat.new_zeros(num_domains)
 
-    def open(self, i: int, sample: JudgeBatch, weight: Tensor) -> float:
+    def open(self, i: int, sample: JudgeBatch) -> None:
         if i == 0:
             self.rows.zero_()
         self.flat.point_gradients_at(self.rows[int(sample.domains)])
-        return 1.0
 
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
         """All samples of a domain have one weight here."""
@@ -155,12 +153,15 @@ class GradientSum(GradientStore):
     def __init__(self, flat: FlatView) -> None:
         self.flat = flat
         self.rows = flat.new_zeros(1)
+        self._staging = flat.new_zeros()
 
-    def open(self, i: int, sample: JudgeBatch, weight: Tensor) -> Tensor:
+    def open(self, i: int, sample: JudgeBatch) -> None:
         if i == 0:
             self.rows.zero_()
-        self.flat.point_gradients_at(self.rows[0])
-        return weight
+        self.flat.point_gradients_at(self._staging.zero_())
+
+    def close(self, i: int, weight: Tensor) -> None:
+        self.rows[0].add_(self._staging * weight.to(self._staging.dtype))
 
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
         return self.rows[0] / len(batch)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from daj_lightning.data.dataset import PairDataset as PairDataset, corrupt as corrupt
     from daj_lightning.data.jsonl import read_jsonl as read_jsonl
     from daj_lightning.data.judged import read_judged as read_judged
+    from daj_lightning.data.largest import LargestNumberSource as LargestNumberSource
     from daj_lightning.data.livecodebench import (
         candidate_from_row as candidate_from_row,
         problem_from_row as problem_from_row,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from daj_lightning.data.pairs import preference_pairs as preference_pairs
     from daj_lightning.data.preparation import Preparation as Preparation
     from daj_lightning.data.prepare import check_prepared as check_prepared, prepare_pairs as prepare_pairs
+    from daj_lightning.data.prompts import PromptDataset as PromptDataset
     from daj_lightning.data.responses import (
         ResponseSource as ResponseSource,
         SampledResponses as SampledResponses,
@@ -44,10 +46,12 @@ _HOME = {
     "dataset": "PairDataset corrupt",
     "jsonl": "read_jsonl",
     "judged": "read_judged",
+    "largest": "LargestNumberSource",
     "livecodebench": "candidate_from_row problem_from_row",
     "pairs": "preference_pairs",
     "preparation": "Preparation",
     "prepare": "check_prepared prepare_pairs",
+    "prompts": "PromptDataset",
     "responses": "ResponseSource SampledResponses TemplatedResponses",
     "schedule": "BilevelLoader SampleStream",
     "sources": "BankSource LiveCodeBenchSource Source",

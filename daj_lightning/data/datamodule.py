@@ -14,16 +14,18 @@ from torch.utils.data import DataLoader
 
 from daj_lightning.data.comparisons import References
 from daj_lightning.data.dataset import PairDataset, corrupt
+from daj_lightning.data.judged import read_judged
 from daj_lightning.data.labels import read_graded
 from daj_lightning.data.pairs import read_comparisons, read_pairs
 from daj_lightning.data.preparation import Preparation
 from daj_lightning.data.prepare import check_prepared, prepare
+from daj_lightning.data.prompts import PromptDataset
 from daj_lightning.data.responses import ResponseSource
 from daj_lightning.data.schedule import BilevelLoader, SampleStream
 from daj_lightning.data.sources import Source
 from daj_lightning.execution import Limits, Rules
 from daj_lightning.judge import Voting, load_tokenizer
-from daj_lightning.records import BilevelBatch, Comparison, DajError
+from daj_lightning.records import BilevelBatch, Comparison, DajError, Unit
 
 LCB_DOMAINS = tuple(
     f"{platform}-{level}" for platform in ("atcoder", "leetcode") for level in ("easy", "medium", "hard")
@@ -52,7 +54,8 @@ class JudgeData(LightningDataModule):
         reference_support: share of the training pairs whose prompt shows a third program, known to pass (JudgeLM).
         reference_drop: share of their comparisons that go without it after all, each order drawn alone (JudgeLM: 0.5).
         voting: rounds at inference.
-        corrupt: domain -> share of its training pairs whose preference is swapped.
+        both_orders: for objectives of prompts: a question and its mirror image are one sample.
+        corrupt: domain -> share of its training samples in which right and wrong are swapped.
         prepare_on_fit: prepare missing or stale data before training, instead of stopping with an error.
         num_workers: candidates executed at once by `prepare`.
         limits: of one execution.
@@ -85,6 +88,7 @@ class JudgeData(LightningDataModule):
         reference_support: float = 0.0,
         reference_drop: float = 0.0,
         voting: Voting | None = None,
+        both_orders: bool = False,
         corrupt: Mapping[str, float] | None = None,
         prepare_on_fit: bool = False,
         num_workers: int = 2,
@@ -130,6 +134,7 @@ class JudgeData(LightningDataModule):
         self.num_inner, self.num_meta = num_inner, num_meta
         self.max_windows = max_windows
         self.max_length = max_length
+        self.both_orders = both_orders
         self.corrupt = dict(corrupt or {})
         self.prepare_on_fit = prepare_on_fit
         self.eval_batch_size = eval_batch_size
@@ -155,32 +160,46 @@ class JudgeData(LightningDataModule):
         """stage -> problem id -> difficulty, of every problem that counts; `test` asks about "unseen" too."""
         self.graded = read_graded(self.root)
         """problem id -> (candidate, passed), in order."""
-        if stage != "fit":
-            return
-        pairs = corrupt(read_pairs(self.root / "train.jsonl"), self.corrupt, self.seed)
-        self.train_pairs = PairDataset(pairs, self.tokenizer, self.domains, self.max_length)
-        meta = read_pairs(self.root / "meta.jsonl")
-        self.meta_pairs = PairDataset(meta, self.tokenizer, self.domains, self.max_length)
-        for name, dataset in (("train", self.train_pairs), ("meta", self.meta_pairs)):
-            if not len(dataset):
-                raise DajError(f"{name} set is empty: {self.root / f'{name}.jsonl'} has no pair. Run `prepare` again.")
-            rank_zero_info(
-                f"{name}: {len(dataset)} pairs, {dataset.num_cut} of {2 * len(dataset)} responses "
-                f"cut to {self.max_length} tokens"
-            )
+
+    def load_samples(self, unit: Unit, max_new_tokens: int = 0) -> None:
+        """Read and encode `train_set` and `meta_set`, for a loss whose sample is such a unit.
+
+        Args:
+            max_new_tokens: what `max_length` leaves to the responses to a prompt that are still to be drawn.
+        Raises:
+            DajError: a set is empty, or a domain is unknown.
+        """
+        self.train_set = self._load("train", unit, max_new_tokens)
+        self.meta_set = self._load("meta", unit, max_new_tokens)
+        self.train_stream = SampleStream(len(self.train_set), self.seed, "train")
+        self.meta_stream = SampleStream(len(self.meta_set), self.seed, "meta")
+        for name, dataset in (("train", self.train_set), ("meta", self.meta_set)):
+            rank_zero_info(f"{name}: {dataset.description()} at {self.max_length} tokens")
+
+    def _load(self, split: str, unit: Unit, max_new_tokens: int) -> PairDataset | PromptDataset:
+        rates = self.corrupt if split == "train" else {}
+        path = self.root / (f"responses-{split}.jsonl" if unit == "prompt" else f"{split}.jsonl")
+        if unit == "prompt":
+            asked = corrupt([judged.comparison for judged in read_judged(path)], rates, self.seed)
+            limit = self.max_length - max_new_tokens
+            dataset: PairDataset | PromptDataset
+            dataset = PromptDataset(asked, self.tokenizer, self.domains, limit, self.both_orders)
+        else:
+            pairs = corrupt(read_pairs(path), rates, self.seed)
+            dataset = PairDataset(pairs, self.tokenizer, self.domains, self.max_length, unit)
+        if not len(dataset):
+            raise DajError(f"{split} set is empty: nothing in {path}. Run `prepare` again.")
+        return dataset
 
     def train_dataloader(self) -> BilevelLoader:
-        return BilevelLoader(
-            self.collate,
-            SampleStream(len(self.train_pairs), self.seed, "train"),
-            SampleStream(len(self.meta_pairs), self.seed, "meta"),
-            self.num_inner,
-            self.num_meta,
-            self.max_windows,
-        )
+        return BilevelLoader(self.window, self.max_windows)
 
-    def collate(self, train_ids: list[int], meta_ids: list[int]) -> BilevelBatch:
-        return BilevelBatch(inner=self.train_pairs.batch(train_ids), meta=self.meta_pairs.batch(meta_ids))
+    def window(self, number: int) -> BilevelBatch:
+        """All samples of one bi-level step: a function of the seed and the step alone."""
+        return BilevelBatch(
+            inner=self.train_set.batch(self.train_stream.take(number * self.num_inner, self.num_inner)),
+            meta=self.meta_set.batch(self.meta_stream.take(number * self.num_meta, self.num_meta)),
+        )
 
     def val_dataloader(self) -> DataLoader[Comparison]:
         return self._asking("validate")

@@ -1,121 +1,160 @@
-"""Preference pairs as token rows, encoded once."""
+"""Preference pairs as token rows, encoded once.
+
+Letters: S samples, n rows of tokens a sample.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from daj_lightning.judge import EncodedResponse, encode_prompt, encode_response, pad_right
-from daj_lightning.records import DajError, JudgeBatch, Pair
+from daj_lightning.records import Comparison, DajError, JudgeBatch, Pair, Unit
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedPair:
-    """One preference pair as token ids."""
+class EncodedSample:
+    """One sample as token ids."""
 
     domain: int
-    chosen: EncodedResponse
-    rejected: EncodedResponse
+    rows: tuple[EncodedResponse, ...]
+    """(chosen, rejected) of a pair, else one."""
+    reward: float | None
+    """Of a single response: 1 for a chosen one, 0 for a rejected one."""
 
 
 class PairDataset:
-    """Encoded pairs with a reference log-probability for each response; row i is sample i.
+    """Samples made of preference pairs; row i is sample i.
 
     Args:
         pairs: text.
         tokenizer: with a chat template.
         domains: names in the order that a batch's `domains` index.
         max_length: tokens of prompt and response together.
+        unit: "pair"; "chosen": of each pair the chosen response; "response": both responses as samples of their own.
     Raises:
         DajError: a pair of a domain that `domains` lacks.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, domains: Sequence[str], max_length: int
+        self,
+        pairs: Sequence[Pair],
+        tokenizer: PreTrainedTokenizerBase,
+        domains: Sequence[str],
+        max_length: int,
+        unit: Unit = "pair",
     ) -> None:
-        check_domains(pairs, domains)
-        index = {name: k for k, name in enumerate(domains)}
+        check_domains((pair.domain for pair in pairs), domains)
         self.pairs = list(pairs)
+        self.unit = unit
         self.pad_id: int = tokenizer.pad_token_id
-        self.rows = [_encode(pair, tokenizer, index[pair.domain], max_length) for pair in pairs]
+        self.samples: list[EncodedSample] = []
+        for pair in pairs:
+            domain = domains.index(pair.domain)
+            chosen, rejected = _encode(pair, tokenizer, max_length)
+            if unit == "pair":
+                self.samples.append(EncodedSample(domain, (chosen, rejected), None))
+            elif unit == "chosen":
+                self.samples.append(EncodedSample(domain, (chosen,), None))
+            else:
+                self.samples += [EncodedSample(domain, (chosen,), 1.0), EncodedSample(domain, (rejected,), 0.0)]
         self.reference_logp: Tensor | None = None
-        """(S, 2) float32: chosen and rejected under the reference; set before training."""
+        """(S, n) float32: the rows of each sample under the reference; set before training, if it is asked for."""
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.samples)
 
     def batch(self, sample_ids: Sequence[int]) -> JudgeBatch:
         """The samples as one padded batch."""
-        rows = [self.rows[i] for i in sample_ids]
+        samples = [self.samples[i] for i in sample_ids]
         ids = torch.tensor(list(sample_ids))
-        input_ids, attention_mask, response_mask = pad_right(
-            [*(row.chosen for row in rows), *(row.rejected for row in rows)], self.pad_id
-        )
-        reference = torch.zeros(len(rows), 2) if self.reference_logp is None else self.reference_logp[ids]
+        input_ids, attention_mask, response_mask = pad_right([row for s in samples for row in s.rows], self.pad_id)
         return JudgeBatch(
             sample_ids=ids,
-            domains=torch.tensor([row.domain for row in rows]),
+            domains=torch.tensor([sample.domain for sample in samples]),
             input_ids=input_ids,
             attention_mask=attention_mask,
             response_mask=response_mask,
-            reference_logp=reference.T.reshape(-1),
+            reference_logp=None if self.reference_logp is None else self.reference_logp[ids].flatten(),
+            rewards=torch.tensor([sample.reward for sample in samples]) if self.unit == "response" else None,
         )
 
     @property
     def num_cut(self) -> int:
         """Rows that lost tokens to max_length."""
-        return sum(response.num_cut > 0 for row in self.rows for response in (row.chosen, row.rejected))
+        return sum(row.num_cut > 0 for sample in self.samples for row in sample.rows)
+
+    def description(self) -> str:
+        """One line: how many, and what the length limit took."""
+        num_rows = sum(len(sample.rows) for sample in self.samples)
+        return f"{len(self)} samples ({self.unit}), {self.num_cut} of {num_rows} responses cut"
 
     def fingerprint(self) -> str:
         """Names the token rows by their hash."""
-        digest = hashlib.sha256()
-        for row in self.rows:
-            for response in (row.chosen, row.rejected):
-                digest.update(repr((response.prompt_ids, response.response_ids)).encode())
+        digest = hashlib.sha256(b"" if self.unit == "pair" else self.unit.encode())
+        for sample in self.samples:
+            for row in sample.rows:
+                digest.update(repr((row.prompt_ids, row.response_ids)).encode())
         return digest.hexdigest()[:16]
 
 
-def _encode(pair: Pair, tokenizer: PreTrainedTokenizerBase, domain: int, max_length: int) -> EncodedPair:
+def _encode(
+    pair: Pair, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[EncodedResponse, EncodedResponse]:
     prompt_ids = encode_prompt(tokenizer, pair.prompt)
     rows = [encode_response(tokenizer, prompt_ids, text, max_length) for text in (pair.chosen, pair.rejected)]
     shorter = min((row.prompt_ids for row in rows), key=len)  # both answer the same prompt
     chosen, rejected = (
         replace(row, prompt_ids=shorter, num_cut=row.num_cut + len(row.prompt_ids) - len(shorter)) for row in rows
     )
-    return EncodedPair(domain, chosen, rejected)
+    return chosen, rejected
 
 
-def check_domains(pairs: Sequence[Pair], domains: Sequence[str]) -> None:
-    unknown = sorted({pair.domain for pair in pairs} - set(domains))
+def check_domains(named: Iterable[str], domains: Sequence[str]) -> None:
+    unknown = sorted(set(named) - set(domains))
     if unknown:
         raise DajError(
             f"samples of domain {unknown}, but data.domains lists {list(domains)}. Add the missing names there."
         )
 
 
-def corrupt(pairs: Sequence[Pair], rates: Mapping[str, float], seed: int) -> list[Pair]:
-    """Swap chosen and rejected in a share of the pairs of some domains.
+Sample = TypeVar("Sample", Pair, Comparison)
+
+
+def corrupt(samples: Sequence[Sample], rates: Mapping[str, float], seed: int) -> list[Sample]:
+    """Turn round what is right in a share of the samples of some domains.
 
     Args:
-        rates: domain -> share of its pairs to swap, 0 to 1.
-        seed: decides which.
+        rates: domain -> share of its samples to swap, 0 to 1.
+        seed: decides which; the two orders of one question share their fate.
     Raises:
-        DajError: a domain that no pair has, or a share outside [0, 1].
+        DajError: a domain that no sample has, or a share outside [0, 1].
     """
-    unknown = sorted(set(rates) - {pair.domain for pair in pairs})
+    unknown = sorted(set(rates) - {sample.domain for sample in samples})
     bad = {name: rate for name, rate in rates.items() if not 0 <= rate <= 1}
     if unknown or bad:
-        raise DajError(f"data.corrupt: no training pair of domain {unknown}, shares outside [0, 1]: {bad}. Correct it.")
+        raise DajError(
+            f"data.corrupt: no training sample of domain {unknown}, shares outside [0, 1]: {bad}. Correct it."
+        )
     rng = random.Random(f"{seed}/corrupt")
-    return [
-        replace(pair, chosen=pair.rejected, rejected=pair.chosen)
-        if rng.random() < rates.get(pair.domain, 0.0)
-        else pair
-        for pair in pairs
-    ]
+    is_swapped = [_draw(sample, rng, seed) < rates.get(sample.domain, 0.0) for sample in samples]
+    return [_swapped(sample) if swap else sample for sample, swap in zip(samples, is_swapped, strict=True)]
+
+
+def _draw(sample: Pair | Comparison, rng: random.Random, seed: int) -> float:
+    if isinstance(sample, Pair):
+        return rng.random()
+    return random.Random(f"{seed}/corrupt/{sample.problem_id}/{sorted(sample.candidate_ids)}").random()
+
+
+def _swapped(sample: Sample) -> Sample:
+    if isinstance(sample, Pair):
+        return replace(sample, chosen=sample.rejected, rejected=sample.chosen)
+    return replace(sample, passed=tuple(not passed for passed in sample.passed))

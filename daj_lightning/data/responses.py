@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
+from daj_lightning.data.frozen import frozen_policy, start
 from daj_lightning.judge import decode, encode_prompt, load_tokenizer, selection_tag
-from daj_lightning.judge.model import load_causal_lm
 from daj_lightning.records import Comparison, DajError
-from daj_lightning.rollout import Sampling, TransformersEngine
+from daj_lightning.rollout import RolloutEngine, Sampling, TransformersEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,28 @@ class ResponseSource(Protocol):
         """JSON that changes whenever the responses would; "responses" names the kind."""
         ...
 
+    def close(self) -> None:
+        """All is answered: stop and free what `respond` started. A second call does nothing."""
+        ...
+
+
+class NoResponses:
+    """No response at all: for GRPO, which asks the comparisons and draws its own."""
+
+    batch_size = 256  # of no consequence
+
+    def respond(self, comparisons: Sequence[Comparison]) -> list[Responses]:
+        return [Responses(())] * len(comparisons)
+
+    def description(self) -> dict[str, object]:
+        return {"responses": "none"}
+
+    def close(self) -> None:
+        pass
+
+
+WORDINGS = ("I traced both programs.", "Checked each line.", "Edge cases decide here.", "One of them fails.")
+
 
 class TemplatedResponses:
     """Responses written from templates: one for each possible selection, and now and then a format error.
@@ -65,23 +86,26 @@ class TemplatedResponses:
     Args:
         format_error_rate: share of comparisons whose wrong response breaks the format instead.
         seed: of the wording.
+        wordings: what stands before the selection, one drawn for each comparison.
     """
 
-    WORDINGS = ("I traced both programs.", "Checked each line.", "Edge cases decide here.", "One of them fails.")
     batch_size = 256  # of no consequence to the responses
 
-    def __init__(self, format_error_rate: float = 0.05, seed: int = 0) -> None:
+    def __init__(self, format_error_rate: float = 0.05, seed: int = 0, wordings: Sequence[str] = WORDINGS) -> None:
+        if not wordings:
+            raise DajError("TemplatedResponses needs one of wordings or more, got none.")
         if not 0 <= format_error_rate <= 1:
             raise DajError(f"format_error_rate is a share between 0 and 1, got {format_error_rate}.")
         self.format_error_rate = format_error_rate
         self.seed = seed
+        self.wordings = tuple(wordings)
 
     def respond(self, comparisons: Sequence[Comparison]) -> list[Responses]:
         return [Responses(tuple(Response(text) for text in self._respond(c))) for c in comparisons]
 
     def _respond(self, comparison: Comparison) -> list[str]:
         rng = random.Random(f"{self.seed}/{'/'.join(comparison.candidate_ids)}")
-        wording = rng.choice(self.WORDINGS)
+        wording = rng.choice(self.wordings)
         responses = [f"{wording} {selection_tag(k)}" for k in range(len(comparison.passed))]
         if rng.random() < self.format_error_rate:
             wrong = comparison.passed.index(False)
@@ -91,9 +115,15 @@ class TemplatedResponses:
     def description(self) -> dict[str, object]:
         return {"responses": "templated", **vars(self)}
 
+    def close(self) -> None:
+        pass
+
 
 class SampledResponses:
     """Responses sampled from a judge model itself (the paper's way). The model is loaded at the first batch, once.
+
+    An engine elsewhere, such as VllmServer, loads it there and not here. Where its draws do not repeat, the seed does
+    not decide them.
 
     Args:
         model: directory or hub name of an instruct model.
@@ -104,6 +134,7 @@ class SampledResponses:
         seed: of the draws.
         max_prompt_tokens: comparisons with longer prompts are not asked, and counted; None: what the model's
             context leaves beside max_new_tokens.
+        engine: who rolls the model out, for one `prepare` or `pairs`; None: TransformersEngine with this batch_size.
     """
 
     def __init__(
@@ -115,12 +146,14 @@ class SampledResponses:
         batch_size: int = 8,
         seed: int = 0,
         max_prompt_tokens: int | None = None,
+        engine: RolloutEngine | None = None,
     ) -> None:
         if batch_size < 1 or (max_prompt_tokens is not None and max_prompt_tokens < 1):
             raise DajError(f"batch_size={batch_size} and max_prompt_tokens={max_prompt_tokens} must be >= 1.")
         self.model = model
         self.batch_size = batch_size
         self.max_prompt_tokens = max_prompt_tokens
+        self.engine = engine
         self.sampling = Sampling(max_new_tokens, temperature, num_samples=num_responses, seed=seed)
 
     def respond(self, comparisons: Sequence[Comparison]) -> list[Responses]:
@@ -135,7 +168,7 @@ class SampledResponses:
                 limit = f"prompt of {len(prompt)} tokens, {loaded.max_prompt_tokens:.0f} fit"
                 answers.append(Responses((), too_long=limit))
                 continue
-            texts = [Response(decode(loaded.tokenizer, r.token_ids), r.finish_reason) for r in next(rollouts)]
+            texts = [Response(decode(loaded.tokenizer, r.text_ids), r.finish_reason) for r in next(rollouts)]
             answers.append(Responses(tuple(texts)))
         return answers
 
@@ -147,20 +180,19 @@ class SampledResponses:
 
     @cached_property
     def _loaded(self) -> _Loaded:
+        engine = self.engine or TransformersEngine(self.batch_size)
         tokenizer = load_tokenizer(self.model)
-        model = load_causal_lm(self.model, "bfloat16", "sdpa")
-        if torch.cuda.is_available():
-            model.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method
+        policy = frozen_policy(self.model, tokenizer, "bfloat16", engine.needs_weights)
         limit: float | None = self.max_prompt_tokens
         if limit is None:
-            context = getattr(model.config, "max_position_embeddings", None)  # some architectures have no limit
+            context = getattr(policy.model.config, "max_position_embeddings", None)  # some architectures have no limit
             limit = context - self.sampling.max_new_tokens if context else float("inf")
-        if limit < 1:
-            raise DajError(
-                f"{self.model!r} has a context of {model.config.max_position_embeddings} tokens, and "
-                f"max_new_tokens={self.sampling.max_new_tokens} leaves no prompt. Lower max_new_tokens."
-            )
-        engine = TransformersEngine(model, tokenizer.eos_token_id, tokenizer.pad_token_id, self.batch_size)
+            if limit < 1:
+                raise DajError(
+                    f"{self.model!r} has a context of {context} tokens, and max_new_tokens="
+                    f"{self.sampling.max_new_tokens} leaves no prompt. Lower max_new_tokens."
+                )
+        start(engine, policy)
         return _Loaded(tokenizer, engine, limit)
 
     def description(self) -> dict[str, object]:
@@ -170,11 +202,17 @@ class SampledResponses:
             "sampling": repr(self.sampling),
             "batch_size": self.batch_size,
             "max_prompt_tokens": self.max_prompt_tokens,
+            **({} if self.engine is None else {"engine": type(self.engine).__name__}),
         }
+
+    def close(self) -> None:
+        loaded = vars(self).pop("_loaded", None)  # where cached_property keeps it
+        if loaded is not None:
+            loaded.engine.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     tokenizer: PreTrainedTokenizerBase
-    engine: TransformersEngine
+    engine: RolloutEngine
     max_prompt_tokens: float

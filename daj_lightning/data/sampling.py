@@ -29,7 +29,7 @@ from daj_lightning.data.sanitize import sanitize
 from daj_lightning.judge import encode_prompt, load_tokenizer
 from daj_lightning.judge.model import load_causal_lm
 from daj_lightning.records import Candidate, DajError, Problem
-from daj_lightning.rollout import ChatEndpoint, Reply, Sampling, TransformersEngine
+from daj_lightning.rollout import ChatEndpoint, Policy as RolloutPolicy, Reply, Sampling, TransformersEngine
 
 PAPER = Sampling(
     max_new_tokens=8192, temperature=0.7, top_p=0.8, num_samples=8, top_k=20, repetition_penalty=1.05
@@ -106,11 +106,12 @@ class ModelPolicy:
         network = load_causal_lm(model, "bfloat16" if torch.cuda.is_available() else "float32", "sdpa")
         if torch.cuda.is_available():
             network.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method
-        self.engine = TransformersEngine(network, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
+        self.engine = TransformersEngine()
+        self.engine.connect(RolloutPolicy(network, model, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id))
 
     def draws(self, prompt: str, sampling: Sampling, numbers: Sequence[int], stop: threading.Event) -> list[Reply]:
         (rollouts,) = self.engine.generate([encode_prompt(self.tokenizer, prompt)], sampling)
-        texts = [str(self.tokenizer.decode(list(r.token_ids), skip_special_tokens=True)) for r in rollouts]
+        texts = [str(self.tokenizer.decode(list(r.text_ids), skip_special_tokens=True)) for r in rollouts]
         return [Reply(texts[number], rollouts[number].finish_reason) for number in numbers]
 
 

@@ -48,24 +48,12 @@ class BilevelLoader:
     """One `BilevelBatch` per step. Lightning saves and restores its position with the loops' state.
 
     Args:
-        collate: (training sample ids, meta sample ids) -> batch.
-        train, meta: streams to draw from.
-        num_inner, num_meta: K and M.
+        window: number of a step -> its batch.
         max_windows: number of steps, the length of the loader.
     """
 
-    def __init__(
-        self,
-        collate: Callable[[list[int], list[int]], BilevelBatch],
-        train: SampleStream,
-        meta: SampleStream,
-        num_inner: int,
-        num_meta: int,
-        max_windows: int,
-    ) -> None:
-        self.collate = collate
-        self.train, self.meta = train, meta
-        self.num_inner, self.num_meta = num_inner, num_meta
+    def __init__(self, window: Callable[[int], BilevelBatch], max_windows: int) -> None:
+        self.window = window
         self.max_windows = max_windows
         self.next_window = 0
 
@@ -74,12 +62,8 @@ class BilevelLoader:
 
     def __iter__(self) -> Iterator[BilevelBatch]:
         while self.next_window < self.max_windows:
-            window = self.next_window
             self.next_window += 1
-            yield self.collate(
-                self.train.take(window * self.num_inner, self.num_inner),
-                self.meta.take(window * self.num_meta, self.num_meta),
-            )
+            yield self.window(self.next_window - 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"next_window": self.next_window}

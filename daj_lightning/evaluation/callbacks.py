@@ -17,14 +17,21 @@ from rich.table import Table
 from torchmetrics import MeanMetric
 
 from daj_lightning.bilevel import Reweighter, Uniform, shares
-from daj_lightning.data import JudgeData, LiveCodeBenchSource, PairDataset, SampleStream
+from daj_lightning.data import JudgeData, LiveCodeBenchSource, PairDataset, PromptDataset, SampleStream
 from daj_lightning.evaluation.metrics import Score, best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
 from daj_lightning.evaluation.tables import best_of_n_table, selection_table
-from daj_lightning.records import DajError, Judgment
+from daj_lightning.records import DajError, JudgeBatch, Judgment
 from daj_lightning.training import DataReweightedJudge, InfluenceRecorder
 
 UNSEEN = "unseen families and mistakes"
+_MEASURED = {
+    "inner_loss": "inner loss (weighted)",
+    "meta_loss": "meta loss",
+    "inner_reward": "inner reward (sampled)",
+    "meta_reward": "meta reward (sampled)",
+}
+"""Key of the report -> its row on the screen."""
 _CONFOUNDS = ("longer code", "shorter code", "more layout", "stronger policy")
 
 
@@ -80,7 +87,7 @@ class BeforeAfter(Callback):
 
     Args:
         directory: report.json is written there; a resumed run finds its "before" there too.
-        num_loss_samples: of the training and of the meta set, for the two losses.
+        num_loss_samples: of the training and of the meta set, for the two losses or rewards.
     """
 
     def __init__(self, directory: str, num_loss_samples: int = 64) -> None:
@@ -121,22 +128,33 @@ class BeforeAfter(Callback):
         for batch in data.test_dataloader():
             judgments += module.answer(batch)
         return {
-            "inner_loss": self._mean_loss(module, data.train_pairs, module.reweighter),
-            "meta_loss": self._mean_loss(module, data.meta_pairs, Uniform()),
+            **self._mean(module, data.train_set, "inner", module.reweighter),
+            **self._mean(module, data.meta_set, "meta", Uniform()),
             **score_sets(judgments, data, "test"),
         }
 
-    def _mean_loss(self, module: DataReweightedJudge, dataset: PairDataset, reweighter: Reweighter) -> float:
-        """Weighted mean over a fixed random part of the set: what the level minimises.
+    def _mean(
+        self, module: DataReweightedJudge, dataset: PairDataset | PromptDataset, level: str, reweighter: Reweighter
+    ) -> dict[str, float]:
+        """Over a fixed random part of the set: the loss; or the reward where the judge answers while it trains."""
+        number = min(self.num_loss_samples, len(dataset))
+        ids = SampleStream(len(dataset), seed=0, name="measured").take(0, number)
+        if isinstance(dataset, PairDataset):
+            return {f"{level}_loss": self._mean_loss(module, dataset.batch(ids), reweighter)}
+        assert module.rollouts is not None
+        drawn = module.rollouts.measure(dataset.batch(ids), module.num_windows)
+        assert drawn.rewards is not None
+        return {f"{level}_reward": float(drawn.rewards.mean())}
+
+    def _mean_loss(self, module: DataReweightedJudge, samples: JudgeBatch, reweighter: Reweighter) -> float:
+        """Weighted: what the level minimises.
 
         A judge that has learned to disagree with swapped preferences loses on them, and their weight says so.
         """
         mean = MeanMetric()
         module.judge.eval()
-        number = min(self.num_loss_samples, len(dataset))
         with torch.no_grad():
-            for i in SampleStream(len(dataset), seed=0, name="measured").take(0, number):
-                sample = dataset.batch([i]).to(module.device)
+            for sample in module.objective.prepare(module.judge, samples.to(module.device)).micro_batches():
                 loss = module.objective(module.judge, sample)
                 mean.update(loss.cpu(), reweighter(sample, loss).cpu())
         return float(mean.compute())
@@ -189,8 +207,9 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     """The result of a run on one screen."""
     before, after = report["before"], report["after"]
     table = Table("", "before", "after", title=f"{report['windows']} windows, {report['outer_steps']} outer steps")
-    table.add_row("inner loss (weighted pairs)", f"{before['inner_loss']:.4f}", f"{after['inner_loss']:.4f}")
-    table.add_row("meta loss (meta pairs)", f"{before['meta_loss']:.4f}", f"{after['meta_loss']:.4f}")
+    for key, label in _MEASURED.items():
+        if key in after:
+            table.add_row(label, f"{before[key]:.4f}", f"{after[key]:.4f}")
     _add_scores(table, "test problems", before, after)
     if "unseen" in after:
         _add_scores(table, UNSEEN, before["unseen"], after["unseen"])
@@ -207,7 +226,8 @@ def _add_scores(table: Table, title: str, before: dict[str, Any], after: dict[st
     """One test set; what does not depend on the judge stands under "after" alone."""
     table.add_section()
     table.add_row(f"[bold]{title}[/bold]")
-    for name in ("judge", "first position", "consistent", *_CONFOUNDS):
+    rewards = ("reward",) if "inner_reward" in after else ()
+    for name in ("judge", *rewards, "first position", "consistent", *_CONFOUNDS):
         label = "selection accuracy" if name == "judge" else f"  {name}"
         old = "" if name in _CONFOUNDS else _interval(before["selection"][name])
         table.add_row(label, old, _interval(after["selection"][name]))

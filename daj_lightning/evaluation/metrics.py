@@ -51,8 +51,8 @@ def bootstrap(groups: Sequence[Sequence[float]], num_draws: int = 2000, seed: in
 def selection_scores(judgments: Sequence[Judgment], graded: Graded) -> dict[str, Score]:
     """How often the judge picks the right one of a right and a wrong candidate, both orders asked.
 
-    Keys: "judge"; "judge, easy" and so on by difficulty; then what rules would score that read no code, on the
-    same comparisons (confounds; 0.5 for a tie):
+    Keys: "judge"; "judge, easy" and so on by difficulty; "reward", the mean of Eq. 1; then what rules would
+    score that read no code, on the same comparisons (confounds; 0.5 for a tie):
     "longer code" and "shorter code";
     "more layout", the candidate with the larger `layout_share`;
     "stronger policy", the candidate whose policy passes more often on the other problems of `graded`.
@@ -92,6 +92,7 @@ def selection_scores(judgments: Sequence[Judgment], graded: Graded) -> dict[str,
     levels = [level for level in ("easy", "medium", "hard") if level in asked]
     return {
         "judge": by_problem(lambda j: float(j.reward == 1.0)),
+        "reward": by_problem(lambda j: j.reward),
         **{f"judge, {level}": by_problem(right_if(level)) for level in levels},
         "longer code": picks(lambda c: len(c.code)),
         "shorter code": picks(lambda c: -len(c.code)),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         pad_right as pad_right,
     )
     from daj_lightning.judge.verdict import (
+        Reward as Reward,
+        SelectionReward as SelectionReward,
         judge_response as judge_response,
         parse_selection as parse_selection,
         reward as reward,
@@ -34,7 +36,7 @@ _HOME = {
     "prompts": "PromptTemplate",
     "selection": "Selection Voting",
     "tokens": "EncodedResponse decode encode_prompt encode_response load_tokenizer pad_right",
-    "verdict": "judge_response parse_selection reward selection_tag",
+    "verdict": "Reward SelectionReward judge_response parse_selection reward selection_tag",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

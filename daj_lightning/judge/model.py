@@ -1,12 +1,14 @@
 """The judge: a Hugging Face causal language model with LoRA adapters, and its log-probabilities.
 
 The base may be bfloat16 or float32; the adapters are always float32, because an Adam step of 1e-6
-rounds to nothing in bfloat16. The reference of DPO is the same model with the adapters off.
-Letters: R rows of tokens, T tokens, N response tokens over all rows, V vocabulary, P adapter parameters.
+rounds to nothing in bfloat16. The reference is the same model with the adapters off. A small judge may
+train all of its parameters instead; then the reference is a frozen copy.
+Letters: R rows of tokens, T tokens, N response tokens over all rows, V vocabulary, P trained parameters.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +31,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 class Judge(nn.Module):
-    """A causal language model that answers comparisons; only its LoRA adapters train.
+    """A causal language model that answers comparisons.
 
     Args:
         base: model directory or hub name.
@@ -40,6 +42,8 @@ class Judge(nn.Module):
         lora_targets: names of the linear layers that get an adapter (paper: all seven projections).
         attention: implementation in transformers; "sdpa" is the fast default.
         gradient_checkpointing: recompute activations in the backward; saves memory for large bases.
+        trains: "adapters", or "everything": all parameters of a float32 base, without adapters. A frozen copy
+            is kept as the reference.
     """
 
     def __init__(
@@ -52,8 +56,14 @@ class Judge(nn.Module):
         lora_targets: Sequence[str] = PROJECTIONS,
         attention: Literal["sdpa", "eager"] = "sdpa",
         gradient_checkpointing: bool = False,
+        trains: Literal["adapters", "everything"] = "adapters",
     ) -> None:
         super().__init__()
+        if trains == "everything" and base_dtype != "float32":
+            raise DajError(
+                f"model.judge trains everything, of a {base_dtype} base; an Adam step of 1e-6 rounds to nothing there. "
+                f"Set base_dtype to float32, or train adapters."
+            )
         self.base = base
         self.base_dtype = base_dtype
         self.attention = attention
@@ -65,7 +75,11 @@ class Judge(nn.Module):
             lora_dropout=lora_dropout,
             target_modules=list(lora_targets),
         )
-        self.model: PeftModel | None = None
+        self.trains = trains
+        self.model: PeftModel | PreTrainedModel | None = None
+        """With adapters, or without any."""
+        self.frozen: PreTrainedModel | None = None
+        """The reference, where everything trains."""
 
     def load(self) -> None:
         """Read the base and add fresh adapters; does nothing the second time.
@@ -86,7 +100,6 @@ class Judge(nn.Module):
 
     def adapt(self, base: PreTrainedModel) -> None:
         """Freeze `base` and add fresh float32 adapters: B = 0, so that the judge starts as its reference."""
-        _check_targets(base, self.lora)
         altered = [name for name in _LOGIT_CHANGES if getattr(base.config, name, None) not in (None, 1, 1.0)]
         if altered:
             raise DajError(
@@ -95,24 +108,31 @@ class Judge(nn.Module):
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
+        if self.trains == "everything":
+            self.model, self.frozen = base, copy.deepcopy(base).requires_grad_(False)
+            return
+        _check_targets(base, self.lora)
         self.model = get_peft_model(base, self.lora)  # adapters in float32 even over a bfloat16 base
-        check_adapter_dtype(self.adapter_parameters())
+        check_adapter_dtype(self.trained_parameters())
 
     @property
-    def peft(self) -> PeftModel:
+    def policy(self) -> PeftModel | PreTrainedModel:
+        """The model that answers."""
         assert self.model is not None, "Judge.load() comes first"
         return self.model
 
     @property
     def causal_lm(self) -> PreTrainedModel:
-        """The transformers model with the adapters inside."""
-        base = self.peft.get_base_model()
-        assert isinstance(base, PreTrainedModel)
-        return base
+        """The transformers model, with adapters inside if there are any."""
+        model = self.policy
+        if isinstance(model, PeftModel):
+            model = model.get_base_model()  # type: ignore[assignment]  # peft types it as any module
+        assert isinstance(model, PreTrainedModel)
+        return model
 
-    def adapter_parameters(self) -> list[nn.Parameter]:
-        """What trains, in the fixed order that the gradient bank uses; P numbers together."""
-        return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """In the fixed order that the gradient bank uses; P numbers together."""
+        return [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
 
     def dropout(self) -> list[str]:
         """What makes two passes in train mode differ: settings of the base's config, and modules."""
@@ -122,19 +142,33 @@ class Judge(nn.Module):
         return settings + layers[:1]
 
     def response_logp(self, batch: JudgeBatch) -> Tensor:
-        """Log-probability of each response given its prompt, summed over its tokens.
-
-        Returns:
-            (R,) float32, nats; R = 2B, chosen first.
-        """
+        """Log-probability of each response given its prompt, summed over its tokens: (R,) float32, nats."""
         logp_N, row_N = self.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask)
         return logp_N.new_zeros(batch.input_ids.size(0)).index_add(0, row_N, logp_N)
 
-    def token_logp(self, input_ids: Tensor, attention_mask: Tensor, scored: Tensor) -> tuple[Tensor, Tensor]:
+    def response_token_logp(self, batch: JudgeBatch, rows: slice | None = None) -> Tensor:
+        """Log-probability of each response token at the batch's temperature: (R, T) float32, nats; 0 elsewhere.
+
+        Args:
+            rows: these rows alone; the result has as many.
+        """
+        rows = rows or slice(None)
+        scored = batch.response_mask[rows]
+        if not scored.any():  # rows that are masked out of the loss
+            return torch.zeros(scored.shape, device=scored.device)
+        logp_N, row_N = self.token_logp(
+            batch.input_ids[rows], batch.attention_mask[rows], scored, temperature=batch.temperature
+        )
+        return logp_N.new_zeros(scored.shape).index_put((row_N, scored.nonzero()[:, 1]), logp_N)
+
+    def token_logp(
+        self, input_ids: Tensor, attention_mask: Tensor, scored: Tensor, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Log-probability of the tokens where `scored` is true, each given what stands before it.
 
         Args:
             input_ids, attention_mask, scored: each (R, T); `scored` is false in column 0.
+            temperature: divides the logits.
         Returns:
             (N,) float32 nats, and (N,) the row of each token. The head only runs on these N positions.
         """
@@ -146,21 +180,32 @@ class Judge(nn.Module):
         logits_NV = causal_lm.get_output_embeddings()(hidden_RTH[predicts])
         if logits_NV.dtype is not torch.float64:
             logits_NV = logits_NV.float()
+        if temperature != 1:
+            logits_NV = logits_NV / temperature
         targets_N = input_ids[scored]
         logp_N = logits_NV.log_softmax(dim=-1).gather(1, targets_N[:, None]).squeeze(1)
         return logp_N, scored.nonzero()[:, 0]
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside, the judge is its own reference: adapters off, no gradients."""
-        with self.peft.disable_adapter(), torch.no_grad():
-            yield
+        """Inside, the judge is its own reference, without gradients: adapters off, or the frozen copy in place."""
+        model = self.policy
+        with torch.no_grad():
+            if isinstance(model, PeftModel):
+                with model.disable_adapter():
+                    yield
+                return
+            self.model = self.frozen
+            try:
+                yield
+            finally:
+                self.model = model
 
     def fingerprint(self) -> str:
-        """Names the frozen base by a hash of its weights, for caches of what it computed."""
+        """Names the reference by a hash of its weights, for caches of what it computed."""
         facts = f"{self.base_dtype} {self.attention} {self.causal_lm.config.to_json_string(use_diff=False)}"
         digest = hashlib.sha256(facts.encode())
-        for name, parameter in self.causal_lm.named_parameters():
+        for name, parameter in (self.frozen or self.causal_lm).named_parameters():
             if not parameter.requires_grad:
                 digest.update(name.encode())
                 # A sum and a sample of bytes: reading 28 GB to the host would take longer than the cache saves.
@@ -171,8 +216,8 @@ class Judge(nn.Module):
         return digest.hexdigest()[:16]
 
     def export(self, directory: str | Path) -> None:
-        """Write the adapters as a PEFT adapter that plain transformers and peft load over `base`."""
-        self.peft.save_pretrained(str(directory))
+        """Write the adapters for plain transformers and peft to load over `base`, or else the whole model."""
+        self.policy.save_pretrained(str(directory))
 
 
 def load_causal_lm(name: str, dtype: str, attention: str) -> PreTrainedModel:

@@ -33,7 +33,7 @@ class PromptTemplate:
     brings its own heading and blank line, so that a prompt without one has no trace of the placeholder.
 
     Args:
-        template: path of a text file, or the name of a shipped one: "five_steps" or "compact".
+        template: path of a text file, or the name of a shipped one: "five_steps", "compact" or "bare".
     Raises:
         DajError: no such file, an unknown placeholder, or a required one missing.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from daj_lightning.records import Comparison, Judgment
@@ -42,3 +43,18 @@ def reward(selection: int | None, passed: Sequence[bool]) -> float:
 def judge_response(comparison: Comparison, response: str) -> Judgment:
     selection = parse_selection(response, len(comparison.candidate_ids))
     return Judgment(comparison, response, selection, reward(selection, comparison.passed))
+
+
+class Reward(ABC):
+    """The seam: what a response earns in reinforcement learning, above its neighbours in the group or below."""
+
+    @abstractmethod
+    def __call__(self, judgment: Judgment) -> float:
+        """A finite number."""
+
+
+class SelectionReward(Reward):
+    """The verifiable reward (paper, Eq. 1): 1 for a correct selection, 0.5 for a wrong one, 0 for a format error."""
+
+    def __call__(self, judgment: Judgment) -> float:
+        return judgment.reward

@@ -2,5 +2,27 @@
 
 from daj_lightning.objectives.base import Objective
 from daj_lightning.objectives.dpo import DPO, PairLogProbs, dpo_loss
+from daj_lightning.objectives.grpo import GRPO, TokenLogProbs, group_advantages, grpo_token_loss, row_divisors
+from daj_lightning.objectives.kto import KTO, ResponseLogProbs, estimate_kl, kto_loss
+from daj_lightning.objectives.orpo import ORPO, log1mexp, orpo_loss
+from daj_lightning.objectives.sft import SFT
 
-__all__ = ["DPO", "Objective", "PairLogProbs", "dpo_loss"]
+__all__ = [
+    "DPO",
+    "GRPO",
+    "KTO",
+    "ORPO",
+    "SFT",
+    "Objective",
+    "PairLogProbs",
+    "ResponseLogProbs",
+    "TokenLogProbs",
+    "dpo_loss",
+    "estimate_kl",
+    "group_advantages",
+    "grpo_token_loss",
+    "kto_loss",
+    "log1mexp",
+    "orpo_loss",
+    "row_divisors",
+]

@@ -1,16 +1,41 @@
 """The seam of the objectives."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from torch import Tensor
 
 from daj_lightning.judge import Judge
-from daj_lightning.records import JudgeBatch
+from daj_lightning.records import JudgeBatch, Unit
 
 
 class Objective(ABC):
-    """One loss per sample, differentiable in the judge's adapters: no mean, no weight."""
+    """One loss per sample, differentiable in what the judge trains: no mean over samples, no weight."""
+
+    unit: Unit = "pair"
+    needs_reference: bool = False
+    """`JudgeBatch.reference_logp` has to be there; it is computed once, before training."""
+
+    min_samples: int = 1
+    """Of a window and of a meta batch."""
 
     @abstractmethod
     def __call__(self, judge: Judge, batch: JudgeBatch) -> Tensor:
         """(B,) float32 for a batch of B samples."""
+
+    def parts(self, judge: Judge, sample: JudgeBatch) -> Iterator[Tensor]:
+        """The loss of one sample as (1,) terms that add up to it; each graph may be freed before the next is built."""
+        yield self(judge, sample)
+
+    def anchor(self, judge: Judge, batch: JudgeBatch) -> JudgeBatch:
+        """The batch with whatever refers to the judge that drew its responses; called before this judge moves."""
+        del judge
+        return batch
+
+    def prepare(self, judge: Judge, batch: JudgeBatch) -> JudgeBatch:
+        """The batch with all that the loss holds constant and that depends on the judge as it is.
+
+        Called once for a window before its first sample, and once for a meta batch at the moved judge.
+        """
+        del judge
+        return batch

@@ -45,6 +45,8 @@ class DPO(Objective):
             learning rate lets these drift, and the judge forgets how to answer. 0 is plain DPO.
     """
 
+    needs_reference = True
+
     def __init__(self, beta: float = 0.1, nll_weight: float = 0.0) -> None:
         if beta <= 0 or nll_weight < 0:
             raise DajError(f"DPO needs beta > 0 and nll_weight >= 0, got {beta} and {nll_weight}.")
@@ -52,11 +54,12 @@ class DPO(Objective):
         self.nll_weight = nll_weight
 
     def __call__(self, judge: Judge, batch: JudgeBatch) -> Tensor:
-        """(B,) float32, differentiable in the adapters."""
-        chosen, rejected = judge.response_logp(batch).chunk(2)
-        reference_chosen, reference_rejected = batch.reference_logp.chunk(2)
+        """(B,) float32, differentiable in what the judge trains."""
+        assert batch.reference_logp is not None
+        chosen, rejected = judge.response_logp(batch).view(-1, 2).unbind(dim=1)
+        reference_chosen, reference_rejected = batch.reference_logp.view(-1, 2).unbind(dim=1)
         loss = dpo_loss(PairLogProbs(chosen, rejected, reference_chosen, reference_rejected), beta=self.beta)
         if self.nll_weight == 0:
             return loss
-        num_tokens = batch.response_mask.sum(dim=1).chunk(2)[0]
+        num_tokens = batch.response_mask.sum(dim=1)[::2]
         return loss - self.nll_weight * chosen / num_tokens

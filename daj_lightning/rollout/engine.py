@@ -6,11 +6,20 @@ it, so that no text can come silently from a stale policy.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from daj_lightning.records import DajError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+class RolloutError(DajError):
+    """No rollouts, or none that can be trusted; a run saves itself before it stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +57,73 @@ class Rollout:
     """One continuation of one prompt."""
 
     token_ids: tuple[int, ...]
-    """Without the end-of-turn token."""
+    """As they were drawn, the end-of-turn token included."""
     logps: tuple[float, ...]
-    """Of each token at temperature 1, nats."""
+    """Of each token under softmax(logits / temperature), nats: before top-p, top-k and penalties; greedy: at 1."""
     finish_reason: str
     """"stop" (end-of-turn token) or "length"."""
     policy_version: int
     """The version given to the last `sync`."""
 
+    @property
+    def text_ids(self) -> tuple[int, ...]:
+        """Without the end-of-turn token."""
+        return self.token_ids[:-1] if self.finish_reason == "stop" else self.token_ids
 
-class RolloutEngine(Protocol):
-    """The seam between a judge and whatever generates its text."""
 
+class Policy(NamedTuple):
+    """What an engine rolls out."""
+
+    model: PreTrainedModel | PeftModel
+    """In this process; an engine elsewhere reads its adapters at every `sync`."""
+    base: str
+    """Directory or hub name of the base."""
+    eos_token_id: int
+    """The tokenizer's end of turn; ends a rollout, and nothing else does."""
+    pad_token_id: int
+
+
+class RolloutEngine(ABC):
+    """The seam between a judge and whatever generates its text.
+
+    Rollouts for training have top_p = 1, top_k = 0 and no penalty, so that `Rollout.logps` are of the distribution that
+    they were drawn from.
+    """
+
+    overlaps: bool = False
+    """`generate` may run in a thread of its own while the judge trains."""
+    needs_weights: bool = False
+    """`generate` runs `Policy.model`. Of any other engine's only shapes, dtype and adapters are read: a base that does
+    not train may come to it without weights, on the meta device."""
+
+    @abstractmethod
+    def connect(self, policy: Policy) -> None:
+        """Once, before all else. Rollouts are of the policy as it is at the first `sync`.
+
+        Raises:
+            RolloutError: the engine cannot start, or serves another model.
+        """
+
+    @abstractmethod
     def sync(self, version: int) -> None:
-        """From here on, roll out version `version` of the policy."""
-        ...
+        """From here on, roll out the policy as it is now, as version `version`.
 
+        Raises:
+            RolloutError: the engine did not take it within its time limit.
+        """
+
+    @abstractmethod
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
-        """`sampling.num_samples` rollouts for each prompt of token ids, in the prompts' order."""
-        ...
+        """`sampling.num_samples` rollouts for each prompt of token ids, in the prompts' order.
 
-    def health(self) -> bool: ...
+        Raises:
+            RolloutError: no answer within the time limit, or one that is no rollout of this policy.
+        """
 
-    def close(self) -> None: ...
+    @abstractmethod
+    def health(self) -> bool:
+        """Whether `generate` can be expected to answer; asks, and repairs nothing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop whatever `connect` started; a second call does nothing."""

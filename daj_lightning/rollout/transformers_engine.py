@@ -5,31 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from peft import PeftModel
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from daj_lightning.rollout.engine import Rollout, Sampling
+from daj_lightning.records import DajError
+from daj_lightning.rollout.engine import Policy, Rollout, RolloutEngine, Sampling
 
 
-class TransformersEngine:
-    """A `RolloutEngine` over `model.generate`.
+class TransformersEngine(RolloutEngine):
+    """Rolls out by `model.generate`.
 
     Args:
-        model: a causal language model, or a PEFT model around one.
-        eos_token_id: ends a rollout.
-        pad_token_id: fills the batch on the left.
         batch_size: prompts generated together; sorted by length first, so that little is padding.
     """
 
-    def __init__(
-        self, model: PreTrainedModel | PeftModel, eos_token_id: int, pad_token_id: int, batch_size: int = 32
-    ) -> None:
-        self.model = model
-        self.eos_token_id = eos_token_id
-        self.pad_token_id = pad_token_id
+    needs_weights = True
+
+    def __init__(self, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise DajError(f"TransformersEngine needs batch_size >= 1, got {batch_size}.")
         self.batch_size = batch_size
         self.version = 0
+
+    def connect(self, policy: Policy) -> None:
+        self.model = policy.model
+        self.eos_token_id = policy.eos_token_id
+        self.pad_token_id = policy.pad_token_id
 
     def sync(self, version: int) -> None:
         """Only notes the number: the weights are the trained ones themselves."""
@@ -71,8 +72,8 @@ class TransformersEngine:
             pad_token_id=self.pad_token_id,
             return_dict_in_generate=True,
         )
-        recorder = _TokenLogps()
-        processors: list[LogitsProcessor] = [recorder]  # first: what it keeps is the model's own distribution
+        recorder = _TokenLogps(1.0 if greedy else sampling.temperature)
+        processors: list[LogitsProcessor] = [recorder]  # first: before penalties; and temperature only comes after
         if sampling.repetition_penalty != 1:
             processors.append(_RepetitionPenalty(sampling, attention_mask))
         # `generate` fills every gap of its argument from the model's own recommendation; greedy would not be greedy.
@@ -103,7 +104,7 @@ class TransformersEngine:
 
     def _rollout(self, ids: Tensor, logps: Tensor) -> Rollout:
         ended = (ids == self.eos_token_id).nonzero()
-        length = int(ended[0]) if len(ended) else len(ids)
+        length = int(ended[0]) + 1 if len(ended) else len(ids)
         return Rollout(
             token_ids=tuple(ids[:length].tolist()),
             logps=tuple(logps[:length].tolist()),
@@ -131,13 +132,14 @@ class _RepetitionPenalty(LogitsProcessor):
 class _TokenLogps(LogitsProcessor):
     """Keeps the log-probability of each token that was drawn, and one step's logits instead of all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, temperature: float) -> None:
+        self._temperature = temperature
         self._last: Tensor | None = None
         self._logps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self._score(input_ids)
-        self._last = scores.float().log_softmax(dim=-1)
+        self._last = (scores.float() / self._temperature).log_softmax(dim=-1)
         return scores
 
     def finish(self, sequences: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """All state changes: the module (Algorithm 1), checkpoints, the cold start, callbacks."""
 
 from daj_lightning.training.answer import answer
-from daj_lightning.training.callbacks import InfluenceRecorder
-from daj_lightning.training.checkpoint import AtomicCheckpointIO, WindowCheckpoint, is_whole, last_checkpoint
+from daj_lightning.training.callbacks import InfluenceRecorder, WindowCheckpoint
+from daj_lightning.training.checkpoint import AtomicCheckpointIO, is_whole, last_checkpoint
 from daj_lightning.training.checks import NonFiniteError
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.module import DataReweightedJudge
+from daj_lightning.training.rollouts import Rollouts
 from daj_lightning.training.step import StepReport
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "InfluenceRecorder",
     "Level",
     "NonFiniteError",
+    "Rollouts",
     "StepReport",
     "WindowCheckpoint",
     "answer",

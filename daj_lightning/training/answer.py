@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from daj_lightning.judge import Judge, decode, encode_prompt, judge_response
 from daj_lightning.records import Comparison, Judgment
-from daj_lightning.rollout import Sampling, TransformersEngine
+from daj_lightning.rollout import Policy, Sampling, TransformersEngine
 
 
 def answer(
@@ -19,9 +19,15 @@ def answer(
     version: int = 0,
 ) -> list[Judgment]:
     """One judgment for each comparison, in order; generated together, as one batch."""
-    engine = TransformersEngine(judge.peft, tokenizer.eos_token_id, tokenizer.pad_token_id, len(comparisons))
+    engine = TransformersEngine(len(comparisons))
+    engine.connect(policy_of(judge, tokenizer))
     engine.sync(version)
     prompts = [encode_prompt(tokenizer, comparison.prompt) for comparison in comparisons]
     rollouts = engine.generate(prompts, sampling)
-    texts = [decode(tokenizer, group[0].token_ids) for group in rollouts]
+    texts = [decode(tokenizer, group[0].text_ids) for group in rollouts]
     return [judge_response(comparison, text) for comparison, text in zip(comparisons, texts, strict=True)]
+
+
+def policy_of(judge: Judge, tokenizer: PreTrainedTokenizerBase) -> Policy:
+    """The judge as engines see it."""
+    return Policy(judge.policy, judge.base, tokenizer.eos_token_id, tokenizer.pad_token_id)

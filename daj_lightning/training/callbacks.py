@@ -1,4 +1,4 @@
-"""What training leaves behind for whoever asks which data mattered."""
+"""What training leaves behind: checkpoints to go on from, and which data mattered."""
 
 from __future__ import annotations
 
@@ -9,9 +9,69 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_info
 
+from daj_lightning.data import BilevelLoader
 from daj_lightning.records import DajError
+from daj_lightning.rollout import RolloutError
+from daj_lightning.training.checkpoint import checkpoint_path, checkpoints, remove_checkpoint
 from daj_lightning.training.module import DataReweightedJudge
+
+
+class WindowCheckpoint(Checkpoint):
+    """Saves every `every_n_windows` bi-level steps, at the end, and when the rollouts fail a run.
+
+    Lightning's ModelCheckpoint counts optimizer steps, of which a window has one or two. Lightning calls a
+    `Checkpoint` after all other callbacks, so that their state is of the same window.
+
+    A fresh run moves what an earlier one left there out of its way, so that "last" always means this run.
+
+    Args:
+        dirpath: directory of the checkpoints.
+        every_n_windows: distance between two.
+        keep: newest ones kept, >= 2: if the newest is damaged, the one before it is used.
+    """
+
+    def __init__(self, dirpath: str, every_n_windows: int = 100, keep: int = 2) -> None:
+        if every_n_windows < 1 or keep < 2:
+            raise DajError(
+                f"WindowCheckpoint needs every_n_windows >= 1 and keep >= 2, got {every_n_windows} and {keep}."
+            )
+        self.dirpath = Path(dirpath)
+        self.every_n_windows = every_n_windows
+        self.keep = keep
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.ckpt_path is None and checkpoints(self.dirpath):
+            number = 1
+            while (aside := self.dirpath.with_name(f"{self.dirpath.name}.{number}")).exists():
+                number += 1
+            self.dirpath.rename(aside)
+            rank_zero_info(f"moved the checkpoints of an earlier run to {aside}")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, DataReweightedJudge)
+        done = pl_module.num_windows
+        if done % self.every_n_windows == 0 or done == pl_module.data.max_windows:
+            self._save(trainer, done)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """No rollouts, so no window: what stands is the state between two, and nothing of it is lost."""
+        if not isinstance(exception, RolloutError) or not trainer.training or trainer.train_dataloader is None:
+            return
+        assert isinstance(pl_module, DataReweightedJudge)
+        assert isinstance(trainer.train_dataloader, BilevelLoader)
+        trainer.train_dataloader.next_window = pl_module.num_windows  # the batch in hand was not trained on
+        self._save(trainer, pl_module.num_windows)
+        rank_zero_info(f"saved {checkpoint_path(self.dirpath, pl_module.num_windows)}: go on with --ckpt_path last")
+
+    def _save(self, trainer: Trainer, num_windows: int) -> None:
+        trainer.save_checkpoint(checkpoint_path(self.dirpath, num_windows), weights_only=False)
+        for old in checkpoints(self.dirpath)[self.keep :]:
+            remove_checkpoint(old)
 
 
 class InfluenceRecorder(Callback):

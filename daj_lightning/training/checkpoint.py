@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from daj_lightning.records import DajError
 
@@ -36,46 +34,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         beside.replace(path)
 
 
-class WindowCheckpoint(Checkpoint):
-    """Saves every `every_n_windows` bi-level steps and at the end.
-
-    Lightning's ModelCheckpoint counts optimizer steps, of which a window has one or two. Lightning calls a
-    `Checkpoint` after all other callbacks, so that their state is of the same window.
-
-    A fresh run moves what an earlier one left there out of its way, so that "last" always means this run.
-
-    Args:
-        dirpath: directory of the checkpoints.
-        every_n_windows: distance between two.
-        keep: newest ones kept, >= 2: if the newest is damaged, the one before it is used.
-    """
-
-    def __init__(self, dirpath: str, every_n_windows: int = 100, keep: int = 2) -> None:
-        if every_n_windows < 1 or keep < 2:
-            raise DajError(
-                f"WindowCheckpoint needs every_n_windows >= 1 and keep >= 2, got {every_n_windows} and {keep}."
-            )
-        self.dirpath = Path(dirpath)
-        self.every_n_windows = every_n_windows
-        self.keep = keep
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.ckpt_path is None and checkpoints(self.dirpath):
-            number = 1
-            while (aside := self.dirpath.with_name(f"{self.dirpath.name}.{number}")).exists():
-                number += 1
-            self.dirpath.rename(aside)
-            rank_zero_info(f"moved the checkpoints of an earlier run to {aside}")
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        done = batch_idx + 1
-        if done % self.every_n_windows == 0 or done == trainer.num_training_batches:
-            trainer.save_checkpoint(self.dirpath / f"window-{done:06d}.ckpt", weights_only=False)
-            for old in checkpoints(self.dirpath)[self.keep :]:
-                old.unlink()
-                _digest_path(old).unlink(missing_ok=True)
+def checkpoint_path(directory: Path, num_windows: int) -> Path:
+    """Of the state after so many windows."""
+    return directory / f"window-{num_windows:06d}.ckpt"
 
 
 def checkpoints(directory: str | Path) -> list[Path]:
@@ -101,6 +62,11 @@ def last_checkpoint(directory: str | Path) -> Path:
     raise DajError(
         f"--ckpt_path last: no usable checkpoint in {str(directory)!r}{damaged}. Leave --ckpt_path out to start anew."
     )
+
+
+def remove_checkpoint(path: Path) -> None:
+    path.unlink()
+    _digest_path(path).unlink(missing_ok=True)
 
 
 def is_whole(path: str | Path) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from daj_lightning.bilevel import Credit, DomainWeights, GradientStore, HypergradientEngine, Reweighter
 from daj_lightning.judge import Judge, check_adapter_dtype
+from daj_lightning.objectives import Objective
 from daj_lightning.records import DajError, JudgeBatch
 from daj_lightning.training.step import MetaGradient
 
@@ -21,7 +22,7 @@ def check_precision(precision: str, adapters: Sequence[nn.Parameter]) -> None:
     """The base has its own dtype; adapters, bank and weights stay float32, unscaled and outside autocast."""
     if precision == "bf16-true":
         check_adapter_dtype([nn.Parameter(p.detach().bfloat16()) for p in adapters])
-    if precision not in ("32-true", "64-true"):
+    if precision != "32-true":
         raise DajError(
             f"trainer.precision is {precision}; the bank needs gradients that nothing casts or scales. Set it to "
             f"32-true, and model.judge.init_args.base_dtype to bfloat16 for a bfloat16 base."
@@ -44,6 +45,22 @@ def check_engine(engine: HypergradientEngine, reweighter: Reweighter, judge: Jud
         )
     if reweighter.needs_halves and num_meta < 2:
         raise DajError(f"{weights} compares the two halves of a meta batch: data.num_meta must be >= 2.")
+
+
+def check_objective(objective: Objective, reweighter: Reweighter, num_inner: int, num_meta: int) -> None:
+    """Refuse windows or weights that the objective cannot serve."""
+    name = type(objective).__name__
+    learns = any(True for _ in reweighter.parameters())
+    if min(num_inner, num_meta if learns else num_inner) < objective.min_samples:
+        raise DajError(
+            f"{name} compares the samples of a window with each other: data.num_inner={num_inner} and data.num_meta="
+            f"{num_meta} must be >= {objective.min_samples}."
+        )
+    if reweighter.needs_rewards and objective.unit not in ("response", "prompt"):
+        raise DajError(
+            f"{type(reweighter).__name__} asks for rewards as features, and a sample of {name} has none. Use the "
+            f"feature loss (and response_length) alone, or GRPO."
+        )
 
 
 def check_inner_step(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -33,17 +34,25 @@ from daj_lightning.bilevel import (
     mean_credits,
     snapshot,
 )
+from daj_lightning.data import PairDataset
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, Objective
-from daj_lightning.records import BilevelBatch, Comparison, DajError, JudgeBatch, Judgment
-from daj_lightning.rollout import Sampling
+from daj_lightning.records import BilevelBatch, Comparison, DajError, JudgeBatch, Judgment, PromptBatch
+from daj_lightning.rollout import RolloutError, Sampling
 from daj_lightning.training.agreement import Agreement
 from daj_lightning.training.answer import answer
-from daj_lightning.training.checks import check_credits, check_engine, check_inner_step, check_precision
+from daj_lightning.training.checks import (
+    check_credits,
+    check_engine,
+    check_inner_step,
+    check_objective,
+    check_precision,
+)
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.reference import reference_logps
 from daj_lightning.training.resumable import Resumable
+from daj_lightning.training.rollouts import CloseRollouts, Rollouts
 from daj_lightning.training.step import MetaGradient, StepReport
 
 
@@ -66,6 +75,7 @@ class DataReweightedJudge(Resumable):
             its first steps: the hypergradient is 7 to 166 times larger there.
         sampling: how the judge answers in `validate` and `test`.
         cold_start: makes the base if it is missing; for models that exist nowhere but here.
+        rollouts: who draws the responses, for an objective of prompts (GRPO).
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class DataReweightedJudge(Resumable):
         outer_warmup_windows: int = 5,
         sampling: Sampling | None = None,
         cold_start: ColdStart | None = None,
+        rollouts: Rollouts | None = None,
     ) -> None:
         super().__init__()
         if (
@@ -108,6 +119,12 @@ class DataReweightedJudge(Resumable):
         self.outer_warmup_windows = outer_warmup_windows
         self.sampling = sampling or Sampling()
         self.cold_start = cold_start
+        if rollouts is not None and self.objective.unit != "prompt":
+            raise DajError(
+                f"model.rollouts is set, but {type(self.objective).__name__} learns from responses that are there "
+                f"already. Leave model.rollouts out, or use GRPO."
+            )
+        self.rollouts = rollouts or (Rollouts() if self.objective.unit == "prompt" else None)
         self.num_windows = 0
         """Inner steps done. Lightning's global_step counts the steps of both optimizers."""
         self.num_outer_steps = 0
@@ -120,31 +137,63 @@ class DataReweightedJudge(Resumable):
     # One bi-level step -----------------------------------------------------------------------------
 
     def training_step(self, batch: BilevelBatch, batch_idx: int) -> None:
-        losses, weights = self.record(batch.inner)  # K raw gradients, losses and alphas
-        self.inner_step(batch.inner, losses, weights)  # the judge moves
+        inner, meta_samples = self.draw(batch)  # responses, where the objective wants the judge's own
+        losses, weights = self.record(inner)  # K raw gradients, losses and alphas
+        self.inner_step(inner, losses, weights)  # the judge moves
         meta, credits = None, list[Credit]()
-        if self.meta_is_due():
-            meta = self.meta_gradient(batch.meta)  # at the moved judge
+        if self.meta_is_due(self.num_windows):
+            meta = self.meta_gradient(self.draw_at_moved(meta_samples))  # at the moved judge
         if self.credit_is_due():
             credits, halves = self.credit(meta)  # d L_meta / d alpha
             self.outer_step(credits)  # the weights move
             self.compare(halves)
         self.engine.forget()
         self.num_windows += 1
-        self.report = StepReport.of(batch.inner, losses, weights, credits)
+        self.report = StepReport.of(inner, losses, weights, credits)
         self._log_step(self.report)
+
+    def draw(self, batch: BilevelBatch) -> tuple[JudgeBatch, JudgeBatch | PromptBatch]:
+        """Inner samples ready for the judge as it is; meta samples, or prompts that the moved judge is to answer."""
+        inner, meta = batch.inner, batch.meta
+        if self.rollouts is not None:
+            inner, meta = self.rollouts.draw(batch, self.num_windows, self.meta_is_due)
+        assert isinstance(inner, JudgeBatch)
+        if self.engine.goes_back:  # its passes are at other adapters, and not at the policy that ratios refer to
+            inner = self.objective.anchor(self.judge, inner)
+        if isinstance(meta, JudgeBatch) and self.meta_is_due(self.num_windows):
+            meta = self.objective.anchor(self.judge, meta)
+        return self.objective.prepare(self.judge, inner), meta
+
+    def draw_at_moved(self, meta: JudgeBatch | PromptBatch) -> JudgeBatch:
+        """Meta samples ready for the judge after the inner step."""
+        if self.rollouts is not None:
+            try:
+                meta = self.rollouts.moved(meta, self.num_windows)
+            except RolloutError:
+                self.num_windows += 1  # the judge has taken this window: a checkpoint of now is of the next
+                raise
+        assert isinstance(meta, JudgeBatch)
+        return self.objective.prepare(self.judge, meta)
 
     def record(self, inner: JudgeBatch) -> tuple[Tensor, Tensor]:
         """Raw gradient of every sample into the engine's store; losses (K,) and weights (K,), both detached."""
         losses, weights = [], []
         for i, sample in enumerate(inner.micro_batches()):
-            loss = self.objective(self.judge, sample)  # (1,)
-            losses.append(loss.detach())
+            self.store.open(i, sample)
+            losses.append(self.accumulate(sample))
             weights.append(self.reweighter(sample, losses[-1]).detach())
-            self.manual_backward((loss * self.store.open(i, sample, weights[-1])).sum())
-            self.store.close(i, sample)
+            self.store.close(i, weights[-1])
         self.flat.release_gradients()
         return torch.cat(losses), torch.cat(weights)
+
+    def accumulate(self, sample: JudgeBatch, share: float = 1.0) -> Tensor:
+        """Backward of `share` times one sample's loss, part by part; the loss (1,), detached."""
+        loss = torch.zeros(1, device=self.device)
+        for part in self.objective.parts(self.judge, sample):
+            loss = loss + part.detach()
+            if part.requires_grad:  # a sample whose tokens are all masked has none
+                self.manual_backward((part * share).sum())
+        return loss
 
     def inner_step(self, inner: JudgeBatch, losses: Tensor, weights: Tensor) -> None:
         """Move the judge along the weighted gradient, before the engine's eyes."""
@@ -166,8 +215,8 @@ class DataReweightedJudge(Resumable):
         """Weights are learned, and this window is behind the warm-up: what it did may be credited."""
         return self.learns_weights and self.num_windows >= self.outer_warmup_windows
 
-    def meta_is_due(self) -> bool:
-        return self.is_warm and (self.num_windows + 1) % self.meta_every == 0
+    def meta_is_due(self, window: int) -> bool:
+        return self.learns_weights and window >= self.outer_warmup_windows and (window + 1) % self.meta_every == 0
 
     def meta_gradient(self, meta: JudgeBatch) -> MetaGradient:
         """Gradient of the mean meta loss at the moved judge, by halves of the batch; the average takes it in."""
@@ -178,13 +227,10 @@ class DataReweightedJudge(Resumable):
         for half in halves:
             gradients.append(self.flat.new_zeros())
             self.flat.point_gradients_at(gradients[-1])
-            for sample in half:
-                (loss,) = self.objective(self.judge, sample)
-                self.manual_backward(loss / len(half))
-                losses.append(loss.detach())
+            losses += [self.accumulate(sample, share=1 / len(half)) for sample in half]
         self.flat.release_gradients()
         shares = [len(half) / len(samples) for half in halves]
-        gradient = MetaGradient(gradients, shares, meta.sample_ids, torch.stack(losses))
+        gradient = MetaGradient(gradients, shares, meta.sample_ids, torch.cat(losses))
         cosine = self.meta_average.add(gradient.whole)
         self._log_meta(gradient, cosine)
         return gradient
@@ -247,14 +293,16 @@ class DataReweightedJudge(Resumable):
         if self.trainer.world_size > 1:
             raise DajError(f"this version trains on one device; got {self.trainer.world_size}. Set trainer.devices=1.")
         self.judge.load()
-        check_precision(str(self.trainer.precision), self.judge.adapter_parameters())
+        check_precision(str(self.trainer.precision), self.judge.trained_parameters())
         if stage == "fit" and (self.trainer.max_epochs != 1 or self.trainer.max_steps != -1):
             raise DajError(
                 "a run is one epoch of data.max_windows windows. Leave trainer.max_epochs and max_steps alone."
             )
         if stage == "fit":
+            self.data.load_samples(self.objective.unit, self.rollouts.sampling.max_new_tokens if self.rollouts else 0)
             check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta)
-            self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_pairs)))
+            check_objective(self.objective, self.reweighter, self.data.num_inner, self.data.num_meta)
+            self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_set)))
             self.report = None
 
     def _num_credits(self, num_windows: int) -> int:
@@ -266,7 +314,7 @@ class DataReweightedJudge(Resumable):
         return num_windows - every * (warmup // every + 1) + 1  # from the first meta batch on
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        inner = self.inner.make_optimizer(self.judge.adapter_parameters())
+        inner = self.inner.make_optimizer(self.judge.trained_parameters())
         check_optimizer(inner)
         num_windows = self.data.max_windows
         optimizers, schedules = [inner], [self.inner.make_schedule(inner, num_windows)]
@@ -290,17 +338,27 @@ class DataReweightedJudge(Resumable):
         return optimizers, schedules  # type: ignore[return-value]
 
     def on_fit_start(self) -> None:
-        for dataset in (self.data.train_pairs, self.data.meta_pairs):
-            dataset.reference_logp = reference_logps(self.judge, dataset, self.data.root / "reference", self.device)
+        for dataset in (self.data.train_set, self.data.meta_set):
+            if self.objective.needs_reference and isinstance(dataset, PairDataset):
+                dataset.reference_logp = reference_logps(self.judge, dataset, self.data.root / "reference", self.device)
+        if self.rollouts is not None:
+            self.rollouts.start(self.judge, self.data.tokenizer, self.data)
 
     def on_train_start(self) -> None:
         self.judge.train()  # whatever was measured before: transformers checkpoints activations in train mode only
-        self.flat = FlatView(self.judge.adapter_parameters())
+        self.flat = FlatView(self.judge.trained_parameters())
         loss_at = RecomputedLoss(self.judge, self.objective).at
         setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at)
         self.store = self.engine.start(setting) if self.learns_weights else GradientSum(self.flat)
         self._start = (time.perf_counter(), self.num_windows)
         self.resume()
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [CloseRollouts(self.rollouts)] if self.rollouts is not None else []
+
+    def on_fit_end(self) -> None:
+        if self.rollouts is not None:
+            self.rollouts.close()
 
     # Answering comparisons -------------------------------------------------------------------------
 
@@ -324,6 +382,9 @@ class DataReweightedJudge(Resumable):
         logged = {"inner/loss": loss, "inner/weight_spread": spread, "inner/samples_per_s": rate}
         logged["lr/inner"] = float(self._optimizers()[0].param_groups[0]["lr"])
         logged |= {f"weight/{name}": weight for name, weight in self.reweighter.named_weights().items()}
+        if self.rollouts is not None:
+            logged |= self.rollouts.log
+            self.log("reward", logged["rollout/reward"], prog_bar=True, logger=False, batch_size=1)
         self.log_dict(logged, batch_size=1)
 
     def _log_meta(self, meta: MetaGradient, cosine: float) -> None:

@@ -14,7 +14,7 @@ from daj_lightning.judge import Judge
 
 
 def reference_logps(judge: Judge, dataset: PairDataset, directory: Path, device: torch.device) -> Tensor:
-    """(S, 2) float32, nats: chosen and rejected response of each sample under the reference.
+    """(S, n) float32, nats: the responses of each sample under the reference.
 
     Kept in `directory` under a name made of the base's and the token rows' fingerprints, so that another
     model, other data or another length limit never meets a stale value.

@@ -12,18 +12,22 @@ from lightning.fabric.utilities import move_data_to_device
 
 from daj_lightning.bilevel import HypergradientEngine, MetaAverage, Reweighter
 from daj_lightning.data import JudgeData
+from daj_lightning.objectives import Objective
 from daj_lightning.records import DajError
 from daj_lightning.training.agreement import Agreement
 from daj_lightning.training.checkpoint import capture_rng, restore_rng
+from daj_lightning.training.rollouts import Rollouts
 
 
 class Resumable(LightningModule):
     """The part of the module that goes into checkpoints and comes back."""
 
+    objective: Objective
     reweighter: Reweighter
     engine: HypergradientEngine
     meta_average: MetaAverage
     agreement: Agreement
+    rollouts: Rollouts | None
     meta_every: int
     outer_accumulation: int
     outer_warmup_windows: int
@@ -109,8 +113,10 @@ class Resumable(LightningModule):
             "outer_accumulation": self.outer_accumulation,
             "outer_warmup_windows": self.outer_warmup_windows,
             **self.engine.description(),
-            "training pairs": data.train_pairs.fingerprint(),
-            "meta pairs": data.meta_pairs.fingerprint(),
+            **(self.rollouts.description() if self.rollouts is not None else {}),
+            "objective": type(self.objective).__name__,
+            "training samples": data.train_set.fingerprint(),
+            "meta samples": data.meta_set.fingerprint(),
         }
 
     def _trained_names(self) -> list[str]:

@@ -79,7 +79,7 @@ class TestJvp:
     def test_it_equals_the_bank(self, tiny_config: Qwen3Config, kind: str, max_norm: float | None) -> None:
         judge = double_judge(tiny_config)
         inner, meta = batches()
-        optimizer = OPTIMIZERS[kind](judge.adapter_parameters())
+        optimizer = OPTIMIZERS[kind](judge.trained_parameters())
         warm(judge, optimizer, 19, gradient_scale(judge, inner))
         window, q = take_step(judge, optimizer, inner, meta, ALPHA, max_norm)
         jvp = JvpEngine()
@@ -90,7 +90,7 @@ class TestJvp:
         judge = make_judge(tiny_config, base_dtype=torch.bfloat16)
         randomize_adapters(judge)
         inner, meta = batches(torch.float32)
-        optimizer = torch.optim.SGD(judge.adapter_parameters(), lr=1e-6)
+        optimizer = torch.optim.SGD(judge.trained_parameters(), lr=1e-6)
         window, q = take_step(judge, optimizer, inner, meta, ALPHA.float(), None)
         jvp = JvpEngine()
         jvp.start(setting(judge))
@@ -104,7 +104,7 @@ def test_going_back_moves_nothing(tiny_config: Qwen3Config, engine: Hypergradien
     judge = make_judge(tiny_config)
     randomize_adapters(judge)
     inner, meta = make_batch(K), make_batch(3, seed=5)
-    optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(judge.trained_parameters(), lr=1e-3)
     store = engine.start(setting(judge))
     window = take_inner_step(judge, optimizer, inner, torch.ones(K), 1.0, store)
     q = meta_gradient(judge, meta)
@@ -119,7 +119,7 @@ def test_finite_differences_come_near_in_float32_and_fail_at_a_wide_radius(tiny_
     judge = make_judge(tiny_config)
     randomize_adapters(judge)
     inner, meta = batches(torch.float32)
-    optimizer = torch.optim.SGD(judge.adapter_parameters(), lr=1e-2)
+    optimizer = torch.optim.SGD(judge.trained_parameters(), lr=1e-2)
     window, q = take_step(judge, optimizer, inner, meta, ALPHA.float(), None)
     errors = {}
     for radius in (1e-2, 30.0):
@@ -136,7 +136,7 @@ def test_engines_without_a_bank_keep_one_weighted_sum(tiny_config: Qwen3Config, 
     judge = make_judge(tiny_config)
     randomize_adapters(judge)
     inner, weights = make_batch(K), ALPHA.float()
-    sgd = torch.optim.SGD(judge.adapter_parameters(), lr=0.0 + 1e-9)
+    sgd = torch.optim.SGD(judge.trained_parameters(), lr=0.0 + 1e-9)
     store = engine.start(setting(judge))
     assert isinstance(store, GradientSum)
     assert store.rows.shape[0] == 1
@@ -188,7 +188,7 @@ class TestUnrolling:
     ) -> None:
         judge = double_judge(tiny_config)
         windows, meta = windows_of(), batches(seed=40)[1]
-        optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-6)
+        optimizer = torch.optim.Adam(judge.trained_parameters(), lr=1e-6)
         scale = gradient_scale(judge, windows[0])
         warm(judge, optimizer, 20, scale)
         max_norm = 0.3 * scale if clipped else None
@@ -204,7 +204,7 @@ class TestUnrolling:
     def test_without_the_moments_the_earlier_windows_are_wrong(self, tiny_config: Qwen3Config) -> None:
         judge = double_judge(tiny_config)
         windows, meta = windows_of(), batches(seed=40)[1]
-        optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-6)
+        optimizer = torch.optim.Adam(judge.trained_parameters(), lr=1e-6)
         warm(judge, optimizer, 20, gradient_scale(judge, windows[0]))
         wanted = unrolled_truth(judge, windows, meta, adam_state(optimizer, judge, 21), 1e-6, None)
         engine = BankEngine(unroll_windows=T)
@@ -217,7 +217,7 @@ class TestUnrolling:
         judge = double_judge(tiny_config)
         windows, meta = windows_of(), batches(seed=40)[1]
         engine = BankEngine()
-        history_of(engine, judge, OPTIMIZERS["adam"](judge.adapter_parameters()), windows, ALPHA)
+        history_of(engine, judge, OPTIMIZERS["adam"](judge.trained_parameters()), windows, ALPHA)
         (credit,) = engine(meta_gradient(judge, meta))
         assert credit.batch is windows[-1]
 
@@ -225,7 +225,7 @@ class TestUnrolling:
         """State taken after three windows, given to a fresh engine: after the fourth both say the same bits."""
         judge = double_judge(tiny_config)
         windows, meta = windows_of(), batches(seed=40)[1]
-        optimizer = OPTIMIZERS["adam"](judge.adapter_parameters())
+        optimizer = OPTIMIZERS["adam"](judge.trained_parameters())
         first, second = BankEngine(unroll_windows=3), BankEngine(unroll_windows=3)
         store = first.start(setting(judge))
         for inner in windows[:3]:
@@ -249,7 +249,7 @@ def test_the_credits_of_two_halves_of_a_meta_batch_add_up(
 ) -> None:
     judge = make_judge(tiny_config)
     randomize_adapters(judge)
-    optimizer = OPTIMIZERS["adam"](judge.adapter_parameters())
+    optimizer = OPTIMIZERS["adam"](judge.trained_parameters())
     history_of(engine, judge, optimizer, [make_batch(K, seed=s) for s in (1, 2)], torch.ones(K))
     first, second = (meta_gradient(judge, make_batch(3, seed=s)) for s in (5, 6))
     added = mean_credits([engine(first), engine(second)], [0.25, 0.75])
@@ -279,7 +279,7 @@ class TestTrace:
         for engine in (TraceEngine(decay=1.0), BankEngine(unroll_windows=T)):
             judge = double_judge(tiny_config)
             weights = torch.tensor([0.7, 1.4, 0.1, 0.7], dtype=torch.float64)  # samples 0 and 3 share a domain
-            history_of(engine, judge, OPTIMIZERS[kind](judge.adapter_parameters()), windows, weights, max_norm)
+            history_of(engine, judge, OPTIMIZERS[kind](judge.trained_parameters()), windows, weights, max_norm)
             credits = engine(meta_gradient(judge, meta))
             results.append(by_domain([(c.batch, c.derivative) for c in credits]))
         assert relative_error(results[0], results[1]) <= 1e-12
@@ -290,7 +290,7 @@ class TestTrace:
 
         def run(weights: Tensor, engine: HypergradientEngine) -> Judge:
             judge = double_judge(tiny_config)
-            optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-5)
+            optimizer = torch.optim.Adam(judge.trained_parameters(), lr=1e-5)
             warm(judge, optimizer, 10, gradient_scale(judge, windows[0]))
             store = engine.start(setting(judge))
             for inner in windows:
@@ -300,7 +300,7 @@ class TestTrace:
         def meta_loss(weights: Tensor) -> float:
             judge = run(weights, BankEngine())
             return float(
-                oracle.Oracle(judge, windows[0], meta).losses(judge.adapter_parameters(), meta).mean().detach()
+                oracle.Oracle(judge, windows[0], meta).losses(judge.trained_parameters(), meta).mean().detach()
             )
 
         weights = torch.tensor([1.2, 0.8, 1.0], dtype=torch.float64)
@@ -321,7 +321,7 @@ class TestTrace:
         for engine in (TraceEngine(decay=0.0), BankEngine()):
             judge = double_judge(tiny_config)
             weights = torch.tensor([0.7, 1.4, 0.1, 0.7], dtype=torch.float64)
-            history_of(engine, judge, OPTIMIZERS["sgd"](judge.adapter_parameters()), windows, weights)
+            history_of(engine, judge, OPTIMIZERS["sgd"](judge.trained_parameters()), windows, weights)
             credits = engine(meta_gradient(judge, meta))
             results.append(by_domain([(c.batch, c.derivative) for c in credits]))
         assert relative_error(results[0], results[1]) <= 1e-12
@@ -330,7 +330,7 @@ class TestTrace:
         judge = double_judge(tiny_config)
         weights = torch.tensor([0.7, 1.4, 0.1, 0.7], dtype=torch.float64)
         first, second = TraceEngine(), TraceEngine()
-        optimizer = OPTIMIZERS["adam"](judge.adapter_parameters())
+        optimizer = OPTIMIZERS["adam"](judge.trained_parameters())
         history_of(first, judge, optimizer, windows_of(), weights)
         second.start(setting(judge))
         second.load_state(first.state())
@@ -345,8 +345,8 @@ def test_every_store_gives_the_same_window_gradient(tiny_config: Qwen3Config, dt
     judge = make_judge(tiny_config)
     randomize_adapters(judge)
     inner, weights = make_batch(K), torch.tensor([0.7, 1.4, 0.1, 0.7])  # domains 0, 1, 2, 0
-    sgd = torch.optim.SGD(judge.adapter_parameters(), lr=1e-9)
-    flat = FlatView(judge.adapter_parameters())
+    sgd = torch.optim.SGD(judge.trained_parameters(), lr=1e-9)
+    flat = FlatView(judge.trained_parameters())
     stores = [GradientBank(flat, K, dtype, num_windows=2), DomainSums(flat, 3), GradientSum(flat)]  # type: ignore[arg-type]
     first, *others = [take_inner_step(judge, sgd, inner, weights, store=store).gradient for store in stores]
     for other in others:
@@ -356,8 +356,8 @@ def test_every_store_gives_the_same_window_gradient(tiny_config: Qwen3Config, dt
 def test_a_ring_of_two_windows_keeps_the_one_before(tiny_config: Qwen3Config) -> None:
     judge = make_judge(tiny_config)
     randomize_adapters(judge)
-    sgd = torch.optim.SGD(judge.adapter_parameters(), lr=1e-3)
-    store = GradientBank(FlatView(judge.adapter_parameters()), K, num_windows=2)
+    sgd = torch.optim.SGD(judge.trained_parameters(), lr=1e-3)
+    store = GradientBank(FlatView(judge.trained_parameters()), K, num_windows=2)
     windows: list[Window] = []
     kept: list[Tensor] = []
     for seed in range(3):

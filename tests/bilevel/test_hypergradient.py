@@ -47,10 +47,10 @@ class TestAgainstDoubleBackward:
         judge = double_judge(tiny_config)
         inner, meta = batches()
         scale = gradient_scale(judge, inner)
-        optimizer = torch.optim.SGD(judge.adapter_parameters(), lr=lr, momentum=mu, nesterov=kind == "nesterov")
+        optimizer = torch.optim.SGD(judge.trained_parameters(), lr=lr, momentum=mu, nesterov=kind == "nesterov")
         warm(judge, optimizer, 3, scale)
-        buffers = [optimizer.state[p].get("momentum_buffer") for p in judge.adapter_parameters()]
-        flat = FlatView(judge.adapter_parameters())
+        buffers = [optimizer.state[p].get("momentum_buffer") for p in judge.trained_parameters()]
+        flat = FlatView(judge.trained_parameters())
         buffer = flat.gather(
             [torch.zeros_like(p) if b is None else b for p, b in zip(flat.parameters, buffers, strict=True)]
         )
@@ -67,11 +67,11 @@ class TestAgainstDoubleBackward:
         judge = double_judge(tiny_config)
         inner, meta = batches()
         scale = gradient_scale(judge, inner)
-        optimizer = torch.optim.AdamW(judge.adapter_parameters(), lr=1e-4, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(judge.trained_parameters(), lr=1e-4, weight_decay=0.01)
         warm(judge, optimizer, step - 1, scale)
         state = adam_state(optimizer, judge, step)
         max_norm = 0.3 * scale if clipped else None
-        decay = 1e-4 * 0.01 * torch.cat([p.detach().flatten() for p in judge.adapter_parameters()])
+        decay = 1e-4 * 0.01 * torch.cat([p.detach().flatten() for p in judge.trained_parameters()])
         plain = oracle.adam(1e-4, state)
         wanted = truth(judge, lambda g: plain(g) + decay, max_norm)
         window, q = take_step(judge, optimizer, inner, meta, ALPHA, max_norm)
@@ -83,7 +83,7 @@ class TestAgainstDoubleBackward:
         judge = double_judge(tiny_config)
         inner, meta = batches()
         max_norm = 0.3 * gradient_scale(judge, inner)
-        optimizer = torch.optim.SGD(judge.adapter_parameters(), lr=1e-2)
+        optimizer = torch.optim.SGD(judge.trained_parameters(), lr=1e-2)
         wanted = truth(judge, oracle.sgd(1e-2), max_norm)
         window, q = take_step(judge, optimizer, inner, meta, ALPHA, max_norm)
         unclipped = replace(window, max_norm=None)
@@ -92,24 +92,24 @@ class TestAgainstDoubleBackward:
     def test_the_oracle_agrees_with_central_differences(self, tiny_config: Qwen3Config) -> None:
         judge = double_judge(tiny_config)
         inner, meta = batches()
-        optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(judge.trained_parameters(), lr=1e-3)
         warm(judge, optimizer, 19, gradient_scale(judge, inner))
         update = oracle.adam(1e-3, adam_state(optimizer, judge, 20))
         wanted = truth(judge, update)
         world = oracle.Oracle(judge, inner, meta)
         for i in (0, 3):
             step = torch.zeros(K, dtype=torch.float64)
-            step[i] = 3e-3
+            step[i] = 1e-3
             up, down = (float(world.meta_loss(lambda _, a=a: a, update)) for a in (ALPHA + step, ALPHA - step))
-            assert (up - down) / 6e-3 == pytest.approx(float(wanted[i]), rel=1e-6)
+            assert (up - down) / 2e-3 == pytest.approx(float(wanted[i]), rel=1e-6)
 
     @pytest.mark.parametrize("optimizer_type", [torch.optim.SGD, torch.optim.Adam])
     def test_it_is_finite_and_exact_at_lora_init(self, tiny_config: Qwen3Config, optimizer_type: type) -> None:
         """B = 0: half of all gradients are exactly zero, where sqrt(v) has no derivative."""
         judge = double_judge(tiny_config, at_init=True)
         inner, meta = batches()
-        optimizer = optimizer_type(judge.adapter_parameters(), lr=1e-4)
-        flat = FlatView(judge.adapter_parameters())
+        optimizer = optimizer_type(judge.trained_parameters(), lr=1e-4)
+        flat = FlatView(judge.trained_parameters())
         is_adam = optimizer_type is torch.optim.Adam
         zero = oracle.AdamState(flat.new_zeros(), flat.new_zeros(), 1)
         wanted = truth(judge, oracle.adam(1e-4, zero) if is_adam else oracle.sgd(1e-4))
@@ -123,7 +123,7 @@ class TestAgainstDoubleBackward:
         net = InstanceNet().double()
         judge = double_judge(tiny_config)
         inner, meta = batches()
-        optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-4)
+        optimizer = torch.optim.Adam(judge.trained_parameters(), lr=1e-4)
         warm(judge, optimizer, 4, gradient_scale(judge, inner))
         update = oracle.adam(1e-4, adam_state(optimizer, judge, 5))
         world = oracle.Oracle(judge, inner, meta)
@@ -146,9 +146,9 @@ class TestAgainstDoubleBackward:
         low = make_judge(tiny_config, base_dtype=base_dtype)
         low.load_state_dict({n: state[n].to(v.dtype) for n, v in low.state_dict().items()})
         exact.load_state_dict({n: v.double() for n, v in low.state_dict().items()})  # same numbers, more digits
-        assert all(p.dtype == torch.float32 for p in low.adapter_parameters())
+        assert all(p.dtype == torch.float32 for p in low.trained_parameters())
         wanted = truth(exact, oracle.sgd(1e-6))
-        optimizer = torch.optim.SGD(low.adapter_parameters(), lr=1e-6)
+        optimizer = torch.optim.SGD(low.trained_parameters(), lr=1e-6)
         window, q = take_step(low, optimizer, inner, meta, ALPHA.float(), None)
         got = credited(BankEngine(), window, q)
         tolerance = 1e-4 if base_dtype is torch.float32 else 6e-2
@@ -181,7 +181,7 @@ def test_every_sample_of_the_window_gets_a_gradient_and_nothing_else_changes(tin
     judge = make_judge(tiny_config)
     randomize_adapters(judge)
     inner, meta = make_batch(16), make_batch(8, seed=5)
-    optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(judge.trained_parameters(), lr=1e-3)
     window, q = take_step(judge, optimizer, inner, meta, torch.ones(16), 1.0)
     phi = [p.detach().clone() for p in judge.parameters()]
     state = [v.clone() for s in optimizer.state.values() for v in s.values()]
@@ -200,7 +200,7 @@ def test_preconditioners_differ_as_documented(tiny_config: Qwen3Config) -> None:
     judge = make_judge(tiny_config)
     randomize_adapters(judge)
     inner, meta = make_batch(K), make_batch(M, seed=5)
-    optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(judge.trained_parameters(), lr=1e-3)
     warm(judge, optimizer, 5, gradient_scale(judge, inner))
     window, q = take_step(judge, optimizer, inner, meta, torch.ones(K), None)
     identity, frozen, exact = (credited(BankEngine(name), window, q) for name in ("identity", "frozen", "exact"))

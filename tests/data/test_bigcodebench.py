@@ -257,10 +257,10 @@ def test_a_row_that_unfolds_without_end_is_refused_by_name(tmp_path: Path) -> No
         file.write(b'{"task_id": "BigCodeBench/3", "test": "')
         for _ in range(100):
             file.write(b" " * 10**6)
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(DajError, match=rf"line 1 \(task 'BigCodeBench/3'\) has more than {MAX_ROW_BYTES} bytes"):
         read_tasks(str(bomb))
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_a_data_set_that_the_hub_does_not_have_is_an_error() -> None:

@@ -55,7 +55,7 @@ def assert_same(batch: JudgeBatch, expected: JudgeBatch) -> None:
         torch.testing.assert_close(getattr(batch, field.name), getattr(expected, field.name), atol=0, rtol=0)
 
 
-def test_a_batch_is_the_chosen_rows_then_the_rejected_ones(dataset: PairDataset) -> None:
+def test_a_batch_is_pair_after_pair_each_chosen_row_first(dataset: PairDataset) -> None:
     """Samples 1 and 2; the response's mask covers its words and the end of turn, never the prompt or padding."""
     expected = JudgeBatch(
         sample_ids=torch.tensor([1, 2]),
@@ -63,16 +63,16 @@ def test_a_batch_is_the_chosen_rows_then_the_rejected_ones(dataset: PairDataset)
         input_ids=torch.tensor(
             [
                 [USER, 4, 5, JUDGE, 6, 6, 6, END],  # 1 chosen: which one -> first first first
-                [USER, 5, JUDGE, 7, END, PAD, PAD, PAD],  # 2 chosen: one -> second
                 [USER, 4, 5, JUDGE, 7, END, PAD, PAD],  # 1 rejected: which one -> second
+                [USER, 5, JUDGE, 7, END, PAD, PAD, PAD],  # 2 chosen: one -> second
                 [USER, 5, JUDGE, 6, 6, END, PAD, PAD],  # 2 rejected: one -> first first
             ]
         ),
         attention_mask=torch.tensor(
             [
                 [1, 1, 1, 1, 1, 1, 1, 1],  # 1 chosen
-                [1, 1, 1, 1, 1, 0, 0, 0],  # 2 chosen
                 [1, 1, 1, 1, 1, 1, 0, 0],  # 1 rejected
+                [1, 1, 1, 1, 1, 0, 0, 0],  # 2 chosen
                 [1, 1, 1, 1, 1, 1, 0, 0],  # 2 rejected
             ],
             dtype=torch.bool,
@@ -80,13 +80,13 @@ def test_a_batch_is_the_chosen_rows_then_the_rejected_ones(dataset: PairDataset)
         response_mask=torch.tensor(
             [
                 [0, 0, 0, 0, 1, 1, 1, 1],  # 1 chosen: first first first END
-                [0, 0, 0, 1, 1, 0, 0, 0],  # 2 chosen: second END
                 [0, 0, 0, 0, 1, 1, 0, 0],  # 1 rejected: second END
+                [0, 0, 0, 1, 1, 0, 0, 0],  # 2 chosen: second END
                 [0, 0, 0, 1, 1, 1, 0, 0],  # 2 rejected: first first END
             ],
             dtype=torch.bool,
         ),
-        reference_logp=torch.tensor([-3.0, -5.0, -4.0, -6.0]),
+        reference_logp=torch.tensor([-3.0, -4.0, -5.0, -6.0]),
     )
     assert_same(dataset.batch([1, 2]), expected)
 
@@ -95,7 +95,7 @@ def test_a_sample_keeps_its_id_domain_and_reference_wherever_it_stands(dataset: 
     batch = dataset.batch([2, 0, 1, 2])
     assert batch.sample_ids.tolist() == [2, 0, 1, 2]
     assert batch.domains.tolist() == [1, 1, 0, 1]
-    assert batch.reference_logp.tolist() == [-5, -1, -3, -5, -6, -2, -4, -6]
+    assert batch.reference_logp.tolist() == [-5, -6, -1, -2, -3, -4, -5, -6]
 
 
 def test_a_micro_batch_is_its_sample_alone_without_the_neighbours_padding(dataset: PairDataset) -> None:
@@ -111,7 +111,7 @@ def test_the_tokens_of_a_row_end_at_max_length_and_the_cut_rows_are_counted(toke
     dataset = PairDataset([pair("which", long, "first"), pair("which", long, long)], tokenizer, DOMAINS, max_length=80)
     assert dataset.num_cut == 3
     rows = dataset.batch([0, 1])
-    assert rows.attention_mask.sum(dim=1).tolist() == [80, 80, 5, 80]
+    assert rows.attention_mask.sum(dim=1).tolist() == [80, 5, 80, 80]
     assert rows.input_ids[0, :3].tolist() == [USER, 4, JUDGE]
     assert rows.input_ids[0, -2:].tolist() == [7, END]
 
@@ -199,20 +199,21 @@ def test_corruption_of_an_unknown_domain_or_by_no_share_is_refused(rates: dict[s
 def test_the_data_module_corrupts_training_pairs_only(prepared) -> None:
     data = toy_data(prepared.root, prepared.base, corrupt={"atcoder-hard": 1.0})
     data.setup("fit")
-    for new, old in zip(data.train_pairs.pairs, read_pairs(prepared.root / "train.jsonl"), strict=True):
+    data.load_samples("pair")
+    for new, old in zip(data.train_set.pairs, read_pairs(prepared.root / "train.jsonl"), strict=True):
         hard = old.domain == "atcoder-hard"
         assert (new.chosen, new.rejected) == ((old.rejected, old.chosen) if hard else (old.chosen, old.rejected))
-    assert data.meta_pairs.pairs == read_pairs(prepared.root / "meta.jsonl")
+    assert data.meta_set.pairs == read_pairs(prepared.root / "meta.jsonl")
 
 
 def test_a_step_of_the_data_module_holds_the_samples_of_its_streams(prepared) -> None:
     data = toy_data(prepared.root, prepared.base)
     data.setup("fit")
-    loader = data.train_dataloader()
-    for window, step in enumerate(loader):
-        assert step.inner.sample_ids.tolist() == loader.train.take(4 * window, 4)
-        assert step.meta.sample_ids.tolist() == loader.meta.take(2 * window, 2)
-        for batch, pairs in ((step.inner, data.train_pairs), (step.meta, data.meta_pairs)):
+    data.load_samples("pair")
+    for window, step in enumerate(data.train_dataloader()):
+        assert step.inner.sample_ids.tolist() == data.train_stream.take(4 * window, 4)
+        assert step.meta.sample_ids.tolist() == data.meta_stream.take(2 * window, 2)
+        for batch, pairs in ((step.inner, data.train_set), (step.meta, data.meta_set)):
             assert_same(batch, pairs.batch(batch.sample_ids.tolist()))
             named = [data.domains[k] for k in batch.domains.tolist()]
             assert named == [pairs.pairs[i].domain for i in batch.sample_ids.tolist()]

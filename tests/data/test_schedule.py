@@ -32,11 +32,13 @@ def test_an_empty_set_is_an_error() -> None:
 
 
 def loader(seen: list[tuple[list[int], list[int]]]) -> BilevelLoader:
-    def collate(train_ids: list[int], meta_ids: list[int]) -> BilevelBatch:
-        seen.append((train_ids, meta_ids))
+    train, meta = SampleStream(20, 0, "train"), SampleStream(9, 0, "meta")
+
+    def window(number: int) -> BilevelBatch:
+        seen.append((train.take(16 * number, 16), meta.take(8 * number, 8)))
         return BilevelBatch(make_batch(1), make_batch(1))
 
-    return BilevelLoader(collate, SampleStream(20, 0, "train"), SampleStream(9, 0, "meta"), 16, 8, max_windows=6)
+    return BilevelLoader(window, max_windows=6)
 
 
 def test_a_resumed_loader_goes_on_in_the_middle_of_an_epoch() -> None:

@@ -126,13 +126,14 @@ def test_the_inner_loss_is_weighted_as_training_weighs_it(prepared: Prepared, tm
     data = toy_data(prepared.root, prepared.base, max_windows=1)
     toy_trainer(tmp_path).fit(module, data)
     randomize_adapters(module.judge)  # at its start every loss is ln 2
-    callback = BeforeAfter(str(tmp_path), num_loss_samples=len(data.train_pairs))
+    callback = BeforeAfter(str(tmp_path))
     module.judge.eval()
     with torch.no_grad():
-        odd = [module.objective(module.judge, data.train_pairs.batch([i])) for i in range(1, len(data.train_pairs), 2)]
+        odd = [module.objective(module.judge, data.train_set.batch([i])) for i in range(1, len(data.train_set), 2)]
     wanted = float(torch.cat(odd).mean())
-    assert callback._mean_loss(module, data.train_pairs, EverySecond()) == pytest.approx(wanted, rel=1e-5)
-    assert callback._mean_loss(module, data.train_pairs, Uniform()) != pytest.approx(wanted, rel=1e-5)
+    samples = data.train_set.batch(range(len(data.train_set)))
+    assert callback._mean_loss(module, samples, EverySecond()) == pytest.approx(wanted, rel=1e-5)
+    assert callback._mean_loss(module, samples, Uniform()) != pytest.approx(wanted, rel=1e-5)
 
 
 def score(value: float | None) -> dict[str, float | None]:

@@ -23,7 +23,7 @@ def test_log_probabilities_are_those_of_the_whole_distribution(tiny_config: Qwen
     randomize_adapters(judge)
     batch = make_batch(2, length=10, response=3)
     batch.response_mask[1, -1] = False  # rows of different response lengths
-    logits = judge.peft(input_ids=batch.input_ids).logits.log_softmax(-1)
+    logits = judge.policy(input_ids=batch.input_ids).logits.log_softmax(-1)
     expected = [
         sum(float(logits[r, t - 1, batch.input_ids[r, t]]) for t in range(10) if batch.response_mask[r, t])
         for r in range(4)
@@ -54,7 +54,7 @@ def test_the_reference_is_the_judge_without_its_adapters(tiny_config: Qwen3Confi
 
 def test_adapters_are_float32_over_a_bfloat16_base(tiny_config: Qwen3Config) -> None:
     judge = make_judge(tiny_config, base_dtype=torch.bfloat16)
-    assert {p.dtype for p in judge.adapter_parameters()} == {torch.float32}
+    assert {p.dtype for p in judge.trained_parameters()} == {torch.float32}
     assert judge.causal_lm.get_output_embeddings().weight.dtype is torch.bfloat16
     assert all(not p.requires_grad for n, p in judge.named_parameters() if "lora_" not in n)
 
@@ -98,4 +98,4 @@ def test_an_exported_judge_is_a_plain_peft_adapter(tiny_config: Qwen3Config, tmp
     judge.export(tmp_path / "judge")
     assert json.loads((tmp_path / "judge" / "adapter_config.json").read_text())["r"] == 4
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "judge")
-    torch.testing.assert_close(plain(input_ids=batch.input_ids).logits, judge.peft(input_ids=batch.input_ids).logits)
+    torch.testing.assert_close(plain(input_ids=batch.input_ids).logits, judge.policy(input_ids=batch.input_ids).logits)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config
 from trl import DPOConfig, DPOTrainer
 
-from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, PairLogProbs, dpo_loss
 from daj_lightning.records import DajError
-from daj_lightning.training.cold_start import train_tokenizer
-from tiny import make_batch, make_judge
+from objectives.trl_oracle import errors, oracle, rows_of, with_reference
+from tiny import make_batch, make_judge, randomize_adapters
+
+ROWS = [
+    {"prompt": "which one passes?", "chosen": " the first", "rejected": " the second of both"},
+    {"prompt": "and here, which?", "chosen": " second, second, second", "rejected": " first"},
+    {"prompt": "one", "chosen": " the", "rejected": " which"},
+]
 
 
 def test_a_pair_costs_ln_2_while_the_judge_equals_its_reference(tiny_config: Qwen3Config) -> None:
@@ -44,39 +49,17 @@ def test_a_batch_of_pairs_equals_the_pairs_alone(tiny_config: Qwen3Config) -> No
     torch.testing.assert_close(DPO()(judge, batch), alone)
 
 
-def test_the_loss_equals_trls(tiny_config: Qwen3Config, tmp_path) -> None:
-    """The same text through TRL's trainer and through ours, adapters away from their start."""
-    tokenizer: PreTrainedTokenizerFast = train_tokenizer(["which one passes? the first, the second"], 300)
-    tiny_config.vocab_size = len(tokenizer)
-    torch.manual_seed(0)
-    base = Qwen3ForCausalLM(tiny_config)
-    rows = [
-        {"prompt": "which one passes?", "chosen": "the first", "rejected": "the second of both"},
-        {"prompt": "and here, which?", "chosen": "second", "rejected": "first"},
-    ]
-    judge = Judge(base="test", lora_r=4, lora_alpha=8)
-    arguments = DPOConfig(str(tmp_path), beta=0.1, report_to=[], bf16=False, use_cpu=True, disable_dropout=True)
-    trainer = DPOTrainer(
-        base, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=judge.lora
-    )
-    judge.model = trainer.model
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in judge.adapter_parameters():
-            p += 0.05 * torch.randn(p.shape, generator=generator)
-    (inputs,) = [trainer.data_collator([trainer.train_dataset[i] for i in range(2)])]
-    wanted = trainer.compute_loss(trainer.model, inputs)
+@pytest.mark.parametrize("nll_weight", [0.0, 0.2])
+def test_the_loss_equals_trls(nll_weight: float, tiny_config: Qwen3Config, tmp_path: Path) -> None:
+    """The same text through TRL's trainer and through ours, adapters away from their start; pairs weighted by alpha."""
+    config = {"beta": 0.3, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, nll_weight]}
+    trainer, judge = oracle(DPOTrainer, DPOConfig, tmp_path, tiny_config, rows=ROWS, config=config)
+    randomize_adapters(judge, scale=0.15)
+    data, alpha = trainer.train_dataset, torch.tensor([0.5, 2.0, 1.3])
+    wanted = torch.stack([trainer.compute_loss(trainer.model, trainer.data_collator([row])) for row in data])
 
-    batch = make_batch(2)
-    fields = {
-        "input_ids": inputs["input_ids"],
-        "attention_mask": inputs["attention_mask"].bool(),
-        "response_mask": inputs["completion_mask"].bool(),
-    }
-    for name, value in fields.items():
-        object.__setattr__(batch, name, value)
-    with judge.reference():
-        object.__setattr__(batch, "reference_logp", judge.response_logp(batch))
-    losses = DPO(beta=0.1)(judge, batch)
-    assert losses.std() > 1e-4, "the two pairs differ"
-    torch.testing.assert_close(losses.mean(), wanted, rtol=1e-5, atol=1e-5)
+    prompts = [row["prompt_ids"] for row in data for _ in range(2)]
+    responses = [row[side] for row in data for side in ("chosen_ids", "rejected_ids")]
+    losses = DPO(beta=0.3, nll_weight=nll_weight)(judge, with_reference(judge, rows_of(prompts, responses, 3)))
+    assert losses.std() > 1e-2, "the pairs differ"
+    assert max(errors(alpha * losses, alpha * wanted, judge)) <= 1e-5

@@ -7,7 +7,7 @@ import torch
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 from daj_lightning.records import DajError
-from daj_lightning.rollout import Rollout, Sampling, TransformersEngine
+from daj_lightning.rollout import Policy, Rollout, Sampling, TransformersEngine
 from tiny import make_judge, randomize_adapters
 
 PAD, EOS = 0, 1
@@ -25,12 +25,18 @@ def model(tiny_config: Qwen3Config) -> Qwen3ForCausalLM:
     return model
 
 
+def connected(model: torch.nn.Module, eos: int = EOS, batch_size: int = 32) -> TransformersEngine:
+    engine = TransformersEngine(batch_size)
+    engine.connect(Policy(model, "test", eos, PAD))
+    return engine
+
+
 def engine(model: Qwen3ForCausalLM, batch_size: int = 3) -> TransformersEngine:
-    return TransformersEngine(model, EOS, PAD, batch_size)
+    return connected(model, EOS, batch_size)
 
 
 def ends_at(model: Qwen3ForCausalLM, token: int) -> TransformersEngine:
-    return TransformersEngine(model, token, PAD)
+    return connected(model, token)
 
 
 @torch.no_grad()
@@ -40,13 +46,15 @@ def greedy_alone(model: Qwen3ForCausalLM, prompt: list[int], max_new_tokens: int
     ids = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), generation_config=config)[
         0, len(prompt) :
     ].tolist()
-    return ids[: ids.index(eos)] if eos in ids else ids
+    return ids[: ids.index(eos) + 1] if eos in ids else ids
 
 
 @torch.no_grad()
-def forward_logps(model: torch.nn.Module, prompt: list[int], rollout: Rollout) -> torch.Tensor:
+def forward_logps(
+    model: torch.nn.Module, prompt: list[int], rollout: Rollout, temperature: float = 1.0
+) -> torch.Tensor:
     ids = torch.tensor([[*prompt, *rollout.token_ids]])
-    logp = model(input_ids=ids).logits[0].log_softmax(-1)
+    logp = (model(input_ids=ids).logits[0] / temperature).log_softmax(-1)
     return torch.stack([logp[t - 1, ids[0, t]] for t in range(len(prompt), ids.size(1))])
 
 
@@ -66,26 +74,28 @@ def test_greedy_tokens_are_those_of_each_prompt_alone(model: Qwen3ForCausalLM) -
         Sampling(10, 0.7, top_p=0.8, top_k=20, repetition_penalty=1.5),
     ],
 )
-def test_log_probabilities_are_a_plain_forwards_at_temperature_1(model: Qwen3ForCausalLM, sampling: Sampling) -> None:
+def test_log_probabilities_are_a_plain_forwards_at_the_temperature(model: Qwen3ForCausalLM, sampling: Sampling) -> None:
     for prompt, group in zip(PROMPTS, engine(model).generate(PROMPTS, sampling), strict=True):
         for rollout in group:
             assert len(rollout.logps) == len(rollout.token_ids) > 0
-            expected = forward_logps(model, prompt, rollout)
+            expected = forward_logps(model, prompt, rollout, sampling.temperature or 1.0)
             torch.testing.assert_close(torch.tensor(rollout.logps), expected, atol=1e-4, rtol=0)
 
 
-def test_a_rollout_stops_at_the_end_of_turn_and_leaves_it_out(model: Qwen3ForCausalLM) -> None:
+def test_a_rollout_ends_with_the_end_of_turn_which_is_no_text(model: Qwen3ForCausalLM) -> None:
     free = engine(model).generate(PROMPTS[:1], Sampling(max_new_tokens=10))[0][0]
     assert free.finish_reason == "length"
     end = free.token_ids[4]
     cut = free.token_ids.index(end)
     others = ends_at(model, end).generate(PROMPTS, Sampling(max_new_tokens=10))
-    assert (others[0][0].token_ids, others[0][0].finish_reason) == (free.token_ids[:cut], "stop")
-    torch.testing.assert_close(others[0][0].logps, free.logps[:cut], atol=1e-4, rtol=0)
+    assert (others[0][0].token_ids, others[0][0].finish_reason) == (free.token_ids[: cut + 1], "stop")
+    assert others[0][0].text_ids == free.token_ids[:cut]
+    assert free.text_ids == free.token_ids
+    torch.testing.assert_close(others[0][0].logps, free.logps[: cut + 1], atol=1e-4, rtol=0)
     for prompt, (rollout,) in zip(PROMPTS, others, strict=True):  # a neighbour's end is not theirs
         alone = greedy_alone(model, prompt, 10, eos=end)
         assert list(rollout.token_ids) == alone
-        assert rollout.finish_reason == ("length" if len(alone) == 10 else "stop")
+        assert rollout.finish_reason == ("stop" if alone[-1] == end else "length")
 
 
 def test_a_rollout_carries_the_version_of_the_last_sync(model: Qwen3ForCausalLM) -> None:
@@ -100,14 +110,14 @@ def test_a_rollout_carries_the_version_of_the_last_sync(model: Qwen3ForCausalLM)
 
 def test_a_trained_adapter_speaks_at_once(tiny_config: Qwen3Config) -> None:
     judge = make_judge(tiny_config)
-    policy = TransformersEngine(judge.peft, EOS, PAD)
+    policy = connected(judge.policy)
     before = policy.generate(PROMPTS, Sampling(8))
     randomize_adapters(judge, scale=0.5)
     after = policy.generate(PROMPTS, Sampling(8))
     assert before != after
     for prompt, (rollout,) in zip(PROMPTS, after, strict=True):
         torch.testing.assert_close(
-            torch.tensor(rollout.logps), forward_logps(judge.peft, prompt, rollout), atol=1e-4, rtol=0
+            torch.tensor(rollout.logps), forward_logps(judge.policy, prompt, rollout), atol=1e-4, rtol=0
         )
 
 
@@ -129,7 +139,7 @@ def test_samples_follow_the_models_distribution(tiny_config: Qwen3Config) -> Non
 
     def draw(top_p: float) -> torch.Tensor:
         (group,) = engine(model).generate(PROMPTS[:1], Sampling(1, 0.5, top_p, num_samples=600))
-        return torch.bincount(torch.tensor([r.token_ids[0] if r.token_ids else EOS for r in group]), minlength=64)
+        return torch.bincount(torch.tensor([r.token_ids[0] for r in group]), minlength=64)
 
     drawn = draw(top_p=1.0)
     assert ((drawn - 600 * share).abs() <= 4 * (600 * share * (1 - share)).sqrt() + 1).all()
@@ -144,7 +154,7 @@ def test_only_the_likeliest_k_tokens_are_drawn(tiny_config: Qwen3Config) -> None
     with torch.no_grad():
         likeliest = model(torch.tensor([PROMPTS[0]])).logits[0, -1].topk(5).indices.tolist()
     (group,) = engine(model).generate(PROMPTS[:1], Sampling(1, 1.0, num_samples=200, top_k=5))
-    assert {r.token_ids[0] if r.token_ids else EOS for r in group} == set(likeliest)
+    assert {r.token_ids[0] for r in group} == set(likeliest)
 
 
 @torch.no_grad()
@@ -157,7 +167,7 @@ def penalised_alone(model: Qwen3ForCausalLM, prompt: list[int], penalty: float, 
             logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
         ids.append(int(logits.argmax()))
         if ids[-1] == EOS:
-            return ids[len(prompt) : -1]
+            break
     return ids[len(prompt) :]
 
 

@@ -31,7 +31,9 @@ from tiny import toy_data, toy_module, toy_trainer
 
 
 @pytest.mark.parametrize(
-    ("engine", "more"), [(JvpEngine(), 16), (FiniteDifferenceEngine(), 32), (TraceEngine(), 0)], ids=lambda e: str(e)
+    ("engine", "more"),
+    [(JvpEngine(), 16), (FiniteDifferenceEngine(), 32), (TraceEngine(), 0)],
+    ids=["jvp", "finite differences", "trace"],
 )
 def test_what_an_engine_without_a_bank_pays_in_forwards(
     prepared: Prepared, tmp_path: Path, engine: HypergradientEngine, more: int

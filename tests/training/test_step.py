@@ -17,7 +17,7 @@ from tiny import toy_data, toy_module, toy_trainer
 
 
 def adapters(module: DataReweightedJudge) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in module.judge.adapter_parameters()])
+    return torch.cat([p.detach().flatten() for p in module.judge.trained_parameters()])
 
 
 @pytest.mark.parametrize("reweighter", [DomainWeights, InstanceTable, InstanceNet])
@@ -45,13 +45,14 @@ def plain_training(prepared: Prepared, windows: int, *, one_backward: bool) -> t
     """DPO by hand: mean loss over each window, clip, Adam."""
     data = toy_data(prepared.root, prepared.base, max_windows=windows)
     data.setup("fit")
+    data.load_samples("pair")
     module = toy_module(prepared.base)
     module.judge.load()
     judge = module.judge
     with judge.reference():
-        for dataset in (data.train_pairs, data.meta_pairs):
+        for dataset in (data.train_set, data.meta_set):
             dataset.reference_logp = torch.stack([judge.response_logp(dataset.batch([i])) for i in range(len(dataset))])
-    optimizer = torch.optim.Adam(judge.adapter_parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(judge.trained_parameters(), lr=1e-3)
     schedule = Level(lr=1e-3, schedule="cosine", warmup_steps=2).make_schedule(optimizer, windows)
     for batch in data.train_dataloader():
         optimizer.zero_grad()
@@ -60,7 +61,7 @@ def plain_training(prepared: Prepared, windows: int, *, one_backward: bool) -> t
         else:
             for sample in batch.inner.micro_batches():
                 (DPO()(judge, sample) / len(batch.inner)).sum().backward()
-        torch.nn.utils.clip_grad_norm_(judge.adapter_parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(judge.trained_parameters(), 1.0)
         optimizer.step()
         schedule.step()
     return adapters(module)

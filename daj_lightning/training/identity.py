@@ -1,0 +1,51 @@
+"""Were these rollouts written by the judge that trains? Log-probabilities tell, and are asked after every sync.
+
+A stale or wrong policy shows in no loss curve. What it cannot forge are the log-probabilities of its own tokens: the
+judge computes them again. Two neighbouring versions at a small learning rate differ by less than the precision of the
+engine; for those the engine's own version stamps stand.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from daj_lightning.judge import Judge
+from daj_lightning.records import JudgeBatch
+from daj_lightning.rollout import RolloutError
+
+TOLERANCE_NATS = {"float32": 1e-3, "bfloat16": 0.1}
+"""Mean difference over tokens that precision explains, by the base's dtype."""
+
+
+@torch.no_grad()
+def token_difference(judge: Judge, batch: JudgeBatch, num_rows: int) -> Tensor:
+    """|log p of the engine - log p of the judge| of each response token in evenly spread rows: (N,) nats."""
+    assert batch.sampled_logp is not None
+    was_training = judge.training
+    judge.eval()
+    differences = []
+    for r in torch.linspace(0, len(batch.input_ids) - 1, min(num_rows, len(batch.input_ids))).long().tolist():
+        row = slice(r, r + 1)
+        logp = judge.response_token_logp(batch, row)
+        differences.append((logp - batch.sampled_logp[row])[batch.response_mask[row]].abs())
+    judge.train(was_training)
+    return torch.cat(differences)
+
+
+def check_identity(difference: Tensor, version: int, tolerance: float) -> None:
+    """Stop a run whose rollouts are not its judge's own.
+
+    Raises:
+        RolloutError: the mean difference is above `tolerance` nats, or not a number.
+    """
+    mean = float(difference.mean())
+    if mean <= tolerance:
+        return
+    raise RolloutError(
+        f"policy identity: the rollouts stamped version {version} are not of the judge that trains. Over "
+        f"{len(difference)} tokens the engine's log-probabilities are off by {mean:.3g} nats on average (at most "
+        f"{float(difference.max()):.3g}), wanted {tolerance:g}. Nothing was learned from them. The engine serves "
+        f"stale or other weights: restart it, check that it serves model.judge's base, and resume with --ckpt_path "
+        f"last. If only its precision differs, raise model.rollouts.tolerance."
+    )

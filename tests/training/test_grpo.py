@@ -1,0 +1,214 @@
+"""GRPO through the trainer: groups, whose rollouts they are, and what a failure leaves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import Prepared
+from daj_lightning.bilevel import InstanceNet
+from daj_lightning.judge import Reward
+from daj_lightning.objectives import DPO, GRPO
+from daj_lightning.records import DajError, Judgment
+from daj_lightning.rollout import Rollout, RolloutError, Sampling, TransformersEngine
+from daj_lightning.training import DataReweightedJudge, Level, Rollouts, WindowCheckpoint, last_checkpoint
+from tiny import toy_data, toy_module, toy_trainer
+
+
+class Vowels(Reward):
+    """Share of vowels in the response: the tiny judge, after twenty steps of cold start, earns nothing by selecting."""
+
+    def __call__(self, judgment: Judgment) -> float:
+        return sum(letter in "aeiou" for letter in judgment.response) / (1 + len(judgment.response))
+
+
+def grpo(prepared: Prepared, **overrides: Any) -> DataReweightedJudge:
+    rollouts = {"group_size": 4, "max_new_tokens": 12, "reward": Vowels(), **overrides.pop("rollouts", {})}
+    arguments = {"objective": GRPO(beta=0.05), "rollouts": Rollouts(**rollouts)}
+    return toy_module(prepared.base, **{**arguments, **overrides})
+
+
+def fit(
+    prepared: Prepared, directory: Path, ckpt_path: str | None = None, data: dict[str, Any] | None = None, **module: Any
+) -> DataReweightedJudge:
+    trained = grpo(prepared, **module)
+    callbacks = [WindowCheckpoint(str(directory / "checkpoints"), every_n_windows=2)]
+    toy_trainer(directory, callbacks).fit(
+        trained, toy_data(prepared.root, prepared.base, **(data or {})), ckpt_path=ckpt_path, weights_only=False
+    )
+    return trained
+
+
+def state(module: DataReweightedJudge) -> torch.Tensor:
+    trained = [*module.judge.trained_parameters(), *module.reweighter.parameters()]
+    return torch.cat([p.detach().flatten() for p in trained])
+
+
+@pytest.mark.parametrize("meta", ["reweighted", "fresh"])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(prepared: Prepared, tmp_path: Path, meta: str) -> None:
+    options = {"rollouts": {"meta": meta}, "data": {"max_windows": 5, "both_orders": True}}
+    unbroken = fit(prepared, tmp_path / "unbroken", **options)
+    halfway = tmp_path / "unbroken" / "checkpoints" / "window-000004.ckpt"
+    resumed = fit(prepared, tmp_path / "resumed", str(halfway), **options)
+    assert resumed.num_windows == unbroken.num_windows == 5
+    assert torch.equal(state(resumed), state(unbroken))
+    assert not torch.equal(unbroken.reweighter.raw, torch.zeros(2)), "the weights moved"
+
+
+def test_the_log_says_what_was_drawn_and_how_well_engine_and_judge_agree(prepared: Prepared, tmp_path: Path) -> None:
+    log = fit(prepared, tmp_path).rollouts.log
+    assert 0 <= log["rollout/reward"] <= 1
+    assert 0 <= log["rollout/flat_groups"] <= 1
+    assert 1 <= log["rollout/response_tokens"] <= 12
+    assert log["rollout/mismatch"] <= log["rollout/mismatch_max"] < 1e-4
+    assert log["rollout/staleness"] == 0
+    assert 0 <= log["meta/reward"] <= 1
+
+
+class Stale(TransformersEngine):
+    """Says that it took the new policy, and goes on with the first one it saw."""
+
+    def sync(self, version: int) -> None:
+        super().sync(version)
+        if version == 0:
+            self.first = [p.detach().clone() for p in self.model.parameters()]
+
+    def generate(self, prompts: Any, sampling: Sampling) -> list[list[Rollout]]:
+        now = [p.detach().clone() for p in self.model.parameters()]
+        self._load(self.first)
+        try:
+            return super().generate(prompts, sampling)
+        finally:
+            self._load(now)
+
+    @torch.no_grad()
+    def _load(self, values: list[torch.Tensor]) -> None:
+        for parameter, value in zip(self.model.parameters(), values, strict=True):
+            parameter.copy_(value)
+
+
+def test_rollouts_of_a_stale_policy_stop_the_run_at_the_next_window_and_the_state_is_saved(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    fast = Level(lr=1e-2)
+    with pytest.raises(RolloutError, match=r"policy identity: the rollouts stamped version 1 .* resume"):
+        fit(prepared, tmp_path, rollouts={"engine": Stale()}, inner=fast)
+    saved = last_checkpoint(tmp_path / "checkpoints")
+    assert saved.name == "window-000001.ckpt"
+    recovered = fit(prepared, tmp_path / "again", str(saved), inner=fast)
+    assert torch.equal(state(recovered), state(fit(prepared, tmp_path / "unbroken", inner=fast))), "nothing was lost"
+
+
+class Fails(TransformersEngine):
+    """Breaks at one call of `generate`."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def generate(self, prompts: Any, sampling: Sampling) -> list[list[Rollout]]:
+        self.left -= 1
+        if self.left < 0:
+            raise RolloutError("the engine is gone")
+        return super().generate(prompts, sampling)
+
+
+def test_a_failure_between_the_judges_step_and_the_weights_step_saves_the_moved_judge(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    """Fresh meta rollouts of window 1 fail: its inner step stands, its outer step is left out, window 2 is next."""
+    with pytest.raises(RolloutError, match="gone"):
+        fit(prepared, tmp_path, rollouts={"meta": "fresh", "engine": Fails(at=2)})
+    saved = last_checkpoint(tmp_path / "checkpoints")
+    assert saved.name == "window-000002.ckpt"
+    recovered = fit(prepared, tmp_path / "again", str(saved), rollouts={"meta": "fresh"})
+    assert (recovered.num_windows, recovered.num_outer_steps) == (6, 4)
+
+
+class Gives(Reward):
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, judgment: Judgment) -> float:
+        return self.value
+
+
+@pytest.mark.parametrize("value", [math.nan, None, "1", math.inf])
+def test_a_reward_that_is_no_finite_number_is_one_error_and_the_state_is_saved(
+    prepared: Prepared, tmp_path: Path, value: Any
+) -> None:
+    with pytest.raises(RolloutError, match=r"Gives gave .* wanted a finite number"):
+        fit(prepared, tmp_path, rollouts={"reward": Gives(value)})
+    assert last_checkpoint(tmp_path / "checkpoints").name == "window-000000.ckpt"
+
+
+class Silent(TransformersEngine):
+    def generate(self, prompts: Any, sampling: Sampling) -> list[list[Rollout]]:
+        return [[replace(r, token_ids=(), logps=()) for r in group] for group in super().generate(prompts, sampling)]
+
+
+def test_an_empty_completion_is_one_error(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(RolloutError, match="an empty completion for"):
+        fit(prepared, tmp_path, rollouts={"engine": Silent()})
+
+
+def test_prompts_longer_than_the_model_are_refused_at_the_door(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(DajError, match=r"max_length=4096 .* reads 512 tokens"):
+        fit(prepared, tmp_path, data={"max_length": 4096})
+
+
+def test_prompts_that_leave_no_room_are_left_out_and_none_left_is_an_error(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(DajError, match=r"none of \d+ prompts fits: the shortest has \d+ tokens"):
+        fit(prepared, tmp_path, data={"max_length": 20})
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "data", "message"),
+    [
+        ({"overlap": True}, {}, "TransformersEngine cannot generate while the judge trains"),
+        ({"group_size": 5}, {"both_orders": True}, "group_size=5 has to be even"),
+        ({"consistency_reward": 0.5}, {}, "needs data.both_orders"),
+        ({"group_size": 1}, {}, "group_size >= 2"),
+        ({"temperature": 0.0}, {}, "temperature > 0"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    prepared: Prepared, tmp_path: Path, rollouts: dict[str, Any], data: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DajError, match=message):
+        fit(prepared, tmp_path, rollouts=rollouts, data=data)
+
+
+def test_rollouts_without_an_objective_of_prompts_are_refused(prepared: Prepared) -> None:
+    with pytest.raises(DajError, match="DPO learns from responses that are there already"):
+        grpo(prepared, objective=DPO())
+
+
+def test_an_instance_net_that_asks_for_rewards_needs_an_objective_that_has_them(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    net = InstanceNet(features=["loss", "reward_mean", "reward_spread", "response_length"])
+    assert fit(prepared, tmp_path / "grpo", reweighter=net).num_outer_steps == 5
+    with pytest.raises(DajError, match="asks for rewards as features, and a sample of DPO has none"):
+        toy_trainer(tmp_path).fit(
+            toy_module(prepared.base, reweighter=net), toy_data(prepared.root, prepared.base, max_windows=2)
+        )
+
+
+def test_an_engine_is_closed_when_a_run_ends_and_when_it_breaks(prepared: Prepared, tmp_path: Path) -> None:
+    class Closes(Fails):
+        num_closed = 0
+
+        def close(self) -> None:
+            Closes.num_closed += 1
+
+    fit(prepared, tmp_path / "ends", rollouts={"engine": Closes(at=1000)}, data={"max_windows": 2})
+    assert Closes.num_closed == 1
+    with pytest.raises(RolloutError):
+        fit(prepared, tmp_path / "breaks", rollouts={"engine": Closes(at=0)}, data={"max_windows": 2})
+    assert Closes.num_closed == 2
