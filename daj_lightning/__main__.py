@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from typing import get_type_hints
+from typing import Literal, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -54,6 +54,8 @@ def sample(
     variant: Variant = "instruct",
     model: str = "",
     endpoint: str | None = None,
+    engine: Literal["transformers", "vllm"] = "transformers",
+    vllm_python: str | None = None,
     policy: str | None = None,
     num_samples: int = 8,
     temperature: float = 0.7,
@@ -75,6 +77,9 @@ def sample(
         model: directory of a model; with --endpoint, the name that the endpoint knows it by.
         endpoint: address of an OpenAI-compatible server, e.g. http://localhost:8000/v1; without it the model runs
             here. Its key, if it wants one, is read from the variable OPENAI_API_KEY.
+        engine: what the model runs on here: in this process, or in a vLLM server that is started for it. vLLM's draws
+            do not repeat.
+        vllm_python: interpreter of the environment that holds vllm; this one unless given.
         policy: name of the model in the candidates' rows and ids; the last part of --model unless given.
         num_samples: programs a problem.
         temperature: of the draws; 0 decodes greedily.
@@ -83,26 +88,36 @@ def sample(
         repetition_penalty: above 1, makes tokens that are there already less likely.
         max_new_tokens: of an answer.
         seed: of the draws.
-        concurrency: requests under way at once.
+        concurrency: requests under way at once; problems of one request to vLLM.
         timeout_s: of one request.
     """
     from daj_lightning.data.problems import read_problems
-    from daj_lightning.data.sampling import EndpointPolicy, ModelPolicy, Policy, sample_candidates
-    from daj_lightning.rollout import ChatEndpoint, Sampling
+    from daj_lightning.data.sampling import EndpointPolicy, EnginePolicy, ModelPolicy, Policy, sample_candidates
+    from daj_lightning.rollout import ChatEndpoint, Sampling, VllmServer
 
     if not model:
         raise DajError("which model? Give --model, a directory; or with --endpoint the name of a served model.")
+    if endpoint is not None and engine == "vllm":
+        raise DajError("--endpoint names a server that runs, --engine vllm starts one. Give one of the two.")
+    if vllm_python is not None and engine != "vllm":
+        raise DajError("--vllm_python is of no use without --engine vllm. Add that, or leave it out.")
     sampling = Sampling(
         max_new_tokens, temperature, top_p, num_samples, seed, top_k=top_k, repetition_penalty=repetition_penalty
     )
     found, _ = read_problems(problems, benchmark, variant)
     asked: Policy
-    if endpoint is None:
-        asked = ModelPolicy(model)
-    else:
+    if endpoint is not None:
         asked = EndpointPolicy(ChatEndpoint(endpoint, model, timeout_s), concurrency)
+    elif engine == "vllm":
+        # Not VllmColocated: a server has time limits, is started again, and may be in an environment of its own.
+        asked = EnginePolicy(model, VllmServer(python=vllm_python, request_timeout_s=timeout_s), concurrency)
+    else:
+        asked = ModelPolicy(model)
     name = policy or model.rstrip("/").rpartition("/")[2]
-    sample_candidates(list(found.values()), asked, name, output, sampling)
+    try:
+        sample_candidates(list(found.values()), asked, name, output, sampling)
+    finally:
+        asked.close()
 
 
 def label(

@@ -23,7 +23,7 @@ _NOTE = "daj.json"
 
 
 def export_judge(module: DataReweightedJudge, data: JudgeData, ckpt_path: str, output: str | Path) -> None:
-    """Write the adapters of a checkpoint as a PEFT adapter that plain transformers and peft load.
+    """Write the adapters of a checkpoint as a PEFT adapter that plain transformers and peft load, or the whole model.
 
     Tokenizer, prompt template and decoding lie beside it, so that `select` needs nothing else but the base.
     """
@@ -34,7 +34,7 @@ def export_judge(module: DataReweightedJudge, data: JudgeData, ckpt_path: str, o
     missing = {n for n, p in module.judge.named_parameters() if p.requires_grad} - set(own)
     if missing:
         raise DajError(
-            f"{ckpt_path} lacks {len(missing)} adapter tensors of this configuration; it is of another judge."
+            f"{ckpt_path} lacks {len(missing)} trained tensors of this configuration; it is of another judge."
         )
     module.judge.load_state_dict(own, strict=False)
     module.judge.export(output)
@@ -43,6 +43,7 @@ def export_judge(module: DataReweightedJudge, data: JudgeData, ckpt_path: str, o
     note = {
         "base": module.judge.base,
         "base_dtype": module.judge.base_dtype,
+        "trains": module.judge.trains,
         "max_new_tokens": module.sampling.max_new_tokens,
         "temperature": module.sampling.temperature,
     }
@@ -64,9 +65,9 @@ class Selector:
             raise DajError(f"{str(directory)!r} is no exported judge: it has no {_NOTE}. Make one with `export`.")
         note = json.loads((directory / _NOTE).read_text(encoding="utf-8"))
         self.judge = Judge(note["base"], note["base_dtype"])
-        self.judge.model = PeftModel.from_pretrained(
-            load_causal_lm(note["base"], note["base_dtype"], "sdpa"), directory
-        )
+        whole = note.get("trains") == "everything"
+        model = load_causal_lm(str(directory) if whole else note["base"], note["base_dtype"], "sdpa")
+        self.judge.model = model if whole else PeftModel.from_pretrained(model, directory)
         if torch.cuda.is_available():
             self.judge.cuda()
         self.tokenizer = load_tokenizer(str(directory))

@@ -168,6 +168,37 @@ def test_a_candidate_without_code_is_refused_before_the_judge_is_loaded(tmp_path
     assert "candidate 1 has no code" in line
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ((), "which model?"),
+        (("--model", "m", "--endpoint", "http://h:1/v1", "--engine", "vllm"), "Give one of the two."),
+        (("--model", "m", "--vllm_python", "python3"), "of no use without --engine vllm"),
+    ],
+)
+def test_sampling_from_nobody_from_two_or_with_an_option_of_another_is_refused(
+    tmp_path: Path, capsys: Any, options: tuple[str, ...], wanted: str
+) -> None:
+    files = ["--problems", "nowhere.jsonl", "--output", str(tmp_path / "c.jsonl")]
+    assert wanted in refused(capsys, "sample", *files, *options)
+
+
+def test_sampling_from_vllm_where_it_is_not_installed_says_what_to_install(
+    tmp_path: Path, prepared: Prepared, capsys: Any
+) -> None:
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    test = {"input": "1", "output": "1", "testtype": "stdin"}
+    row = {"question_title": "A", "question_content": "Print n.", "platform": "atcoder", "question_id": "a"}
+    row |= {"contest_date": "2024-03-01T00:00:00", "starter_code": "", "difficulty": "easy", "metadata": "{}"}
+    row |= {"public_test_cases": json.dumps([test]), "private_test_cases": "[]"}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
+    files = ["--problems", str(tmp_path / "p.jsonl"), "--output", str(tmp_path / "c.jsonl")]
+    model = ["--model", str(prepared.base), "--engine", "vllm", "--vllm-python", str(bare / "bin" / "python")]
+    line = refused(capsys, "sample", *files, *model)
+    assert f"Run {bare}/bin/python -m pip install 'vllm" in line
+
+
 def test_print_config_shows_every_key_with_overlays_on_top(toy: dict, tmp_path: Path) -> None:
     config = save(toy, tmp_path)
     overlay = tmp_path / "overlay.yaml"

@@ -26,12 +26,22 @@ from daj_lightning.rollout import Policy, RolloutEngine, Sampling, TransformersE
 
 PAD, EOS = 0, 1
 SHAPES = {
-    "140 k": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16, "vocab_size": 1024},
+    "140 k": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,  # vLLM's CPU attention has no 16
+        "vocab_size": 1024,
+    },
     "20 M": {
         "hidden_size": 384,
         "intermediate_size": 1024,
         "num_hidden_layers": 8,
-        "head_dim": 96,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
         "vocab_size": 16384,
     },
 }
@@ -49,8 +59,6 @@ class Round(NamedTuple):
 def make_judge(shape: str, directory: str) -> Judge:
     torch.manual_seed(0)
     config = Qwen3Config(
-        num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         **SHAPES[shape],
@@ -125,6 +133,7 @@ def compare(shape: str, python: str | None, num_rounds: int, prompts: int, sampl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", help="interpreter of an environment with vllm")
+    parser.add_argument("--shape", choices=SHAPES, action="append", help="default: all")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="of torch in this process")
     parser.add_argument("--prompts", type=int, default=4)
@@ -137,7 +146,7 @@ def main() -> None:
     print(f"{arguments.prompts} prompts x {arguments.samples} x {arguments.tokens} tokens, {arguments.rounds} rounds\n")
     print("| parameters | engine | tokens/s, median (range) | CPU s per 1 M tokens | sync ms | s per step |")
     print("|---|---|---|---|---|---|")
-    for shape in SHAPES:
+    for shape in arguments.shape or SHAPES:
         compare(shape, arguments.python, arguments.rounds, arguments.prompts, arguments.samples, arguments.tokens)
 
 

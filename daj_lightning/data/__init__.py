@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from daj_lightning.data.prepare import check_prepared as check_prepared, prepare_pairs as prepare_pairs
     from daj_lightning.data.prompts import PromptDataset as PromptDataset
     from daj_lightning.data.responses import (
+        NoResponses as NoResponses,
         ResponseSource as ResponseSource,
         SampledResponses as SampledResponses,
         TemplatedResponses as TemplatedResponses,
@@ -52,7 +53,7 @@ _HOME = {
     "preparation": "Preparation",
     "prepare": "check_prepared prepare_pairs",
     "prompts": "PromptDataset",
-    "responses": "ResponseSource SampledResponses TemplatedResponses",
+    "responses": "NoResponses ResponseSource SampledResponses TemplatedResponses",
     "schedule": "BilevelLoader SampleStream",
     "sources": "BankSource LiveCodeBenchSource Source",
 }

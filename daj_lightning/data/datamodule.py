@@ -188,7 +188,8 @@ class JudgeData(LightningDataModule):
             pairs = corrupt(read_pairs(path), rates, self.seed)
             dataset = PairDataset(pairs, self.tokenizer, self.domains, self.max_length, unit)
         if not len(dataset):
-            raise DajError(f"{split} set is empty: nothing in {path}. Run `prepare` again.")
+            remedy = "`prepare` again" if unit == "prompt" else "`pairs` with a data.responses that writes some"
+            raise DajError(f"{split} set is empty: nothing in {path}. Run {remedy}.")
         return dataset
 
     def train_dataloader(self) -> BilevelLoader:

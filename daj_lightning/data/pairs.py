@@ -21,7 +21,7 @@ from daj_lightning.data.comparisons import mixed_comparisons, voting_comparisons
 from daj_lightning.data.jsonl import write_jsonl, write_whole
 from daj_lightning.data.judged import Judged, ResponseLog, ask, key_of, read_judged
 from daj_lightning.data.preparation import Preparation
-from daj_lightning.data.responses import ResponseSource
+from daj_lightning.data.responses import NoResponses, ResponseSource
 from daj_lightning.data.rows import read_comparisons, read_pairs
 from daj_lightning.data.splits import check_splits, sides, split_of
 from daj_lightning.data.usable import Report
@@ -43,12 +43,13 @@ def write_splits(
     root: Path,
     console: Console,
 ) -> tuple[dict[str, int], Report]:
-    """train and meta hold pairs, validation (the meta problems), test and unseen comparisons.
+    """train and meta hold pairs, validation (the meta problems), test and unseen comparisons. The response source is
+    closed.
 
     Returns:
         rows of each file, and what became of the comparisons of train and meta.
     Raises:
-        DajError: train or meta has nothing to ask, or no response that makes a pair.
+        DajError: train or meta has nothing to ask, or no response that makes a pair; with NoResponses none is wanted.
     """
     of_problem: dict[str, list[Candidate]] = {}
     for candidate in candidates:
@@ -56,9 +57,12 @@ def write_splits(
     questions = _Questions(problems, of_problem, passed, preparation)
     check_splits(problems.values(), {split: list(itertools.islice(questions.trained(split), 1)) for split in TRAINED})
     report = Report()
-    counts = {split: _write_pairs(questions, split, preparation, root, report, console) for split in TRAINED}
+    try:
+        counts = {split: _write_pairs(questions, split, preparation, root, report, console) for split in TRAINED}
+    finally:
+        preparation.responses.close()
     for split, number in counts.items():
-        if not number:
+        if not number and not isinstance(preparation.responses, NoResponses):
             told = ", ".join(f"{use} {n}" for use, n in report.totals(split).items())
             raise DajError(
                 f"{split} set is empty: of no comparison did the responses hold a correct selection and another "

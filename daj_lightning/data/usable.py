@@ -95,12 +95,13 @@ class Report:
         return sum((counts for domains in chosen.values() for counts in domains.values()), Counter())
 
     def lines(self) -> list[str]:
-        """The rewards of each split's responses, and what became of its reference support."""
+        """The rewards of each split's responses, if it has any, and what became of its reference support."""
         lines = []
         for split, counts in self.rewards.items():
-            total = max(counts.total(), 1)
-            shares = ", ".join(f"{reward}: {counts[reward] / total:.1%}" for reward in ("1", "0.5", "0"))
-            lines.append(f"{split}: rewards of {counts.total()} responses {shares}")
+            total = counts.total()
+            if total:
+                shares = ", ".join(f"{reward}: {counts[reward] / total:.1%}" for reward in ("1", "0.5", "0"))
+                lines.append(f"{split}: rewards of {total} responses {shares}")
         for split, counts in self.references.items():
             if set(counts) - {ReferenceUse.NONE}:
                 numbers = ", ".join(f"{use} {counts[use]}" for use in ReferenceUse)

@@ -14,9 +14,10 @@ from pathlib import Path
 from daj_lightning.records import Candidate, DajError, Problem, TestCase
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
-_REQUIRED = {"statement", "candidates"}
+_REQUIRED = {"statement"}
+_EITHER = {"candidates", "programs"}
 _REFERENCE = "reference"
-_KNOWN = _REQUIRED | {
+_KNOWN = _REQUIRED | _EITHER | {
     "title", "platform", "difficulty", "starter_code", "public_tests", "num_candidates", _REFERENCE
 }  # fmt: skip
 _NUM_PUBLIC_TESTS_SHOWN = 3
@@ -29,6 +30,7 @@ NO_PLACE = (
 class PromptTemplate:
     """A judge prompt with placeholders such as `{statement}` (paper, Appendix D; own wording).
 
+    `{candidates}` shows each under a heading and in a fenced block; `{programs}` as "1: code", for programs of a line.
     `{reference}` is where a program that is known to pass may be shown (JudgeLM's reference support). It
     brings its own heading and blank line, so that a prompt without one has no trace of the placeholder.
 
@@ -41,10 +43,11 @@ class PromptTemplate:
     def __init__(self, template: str = "five_steps") -> None:
         self.text = _read(template)
         named = set(_PLACEHOLDER.findall(self.text))
-        if named - _KNOWN or _REQUIRED - named:
+        if named - _KNOWN or _REQUIRED - named or len(_EITHER & named) != 1:
             raise DajError(
-                f"prompt template {template!r} names {sorted(named)}; it needs {sorted(_REQUIRED)} and may "
-                f"use {sorted(_KNOWN - _REQUIRED)}. Rename the placeholder, or remove its braces."
+                f"prompt template {template!r} names {sorted(named)}; it needs statement and either candidates or "
+                f"programs, and may use {sorted(_KNOWN - _REQUIRED - _EITHER)}. Rename the placeholder, or remove its "
+                f"braces."
             )
 
     @property
@@ -71,6 +74,7 @@ class PromptTemplate:
             "starter_code": problem.starter_code.strip(),
             "public_tests": "\n\n".join(map(_show_test, problem.public_tests[:_NUM_PUBLIC_TESTS_SHOWN])),
             "candidates": "\n".join(_show_candidate(k, c) for k, c in enumerate(candidates, start=1)),
+            "programs": "\n".join(f"{k}: {_code(c)}" for k, c in enumerate(candidates, start=1)),
             "num_candidates": str(len(candidates)),
             _REFERENCE: "" if reference is None else _show_reference(reference),
         }

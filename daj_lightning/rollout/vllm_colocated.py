@@ -33,7 +33,8 @@ _SPAWN = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}  # a fork of a process that h
 class VllmColocated(RolloutEngine):
     """Rolls out by `vllm.LLM`, in this interpreter's environment; use VllmServer where vllm is in another.
 
-    It is not started again when it dies: use VllmServer for long runs. Log-probabilities are NaN where VllmServer's are, and the draws of one seed do not repeat either.
+    It is not started again when it dies: use VllmServer for long runs. Log-probabilities are NaN where VllmServer's
+    are, and the draws of one seed do not repeat either.
 
     Args:
         dtype: of the base in vLLM; None: as in this process.
@@ -185,7 +186,7 @@ class VllmColocated(RolloutEngine):
         return request
 
     def _call(self, limit_s: float, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Of vLLM, in a thread that is given up where the engine died or took too long: vLLM itself may wait forever."""
+        """Of vLLM, in a thread that is left behind where its engine died or takes too long: vLLM may wait forever."""
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         if self.is_lost:

@@ -235,10 +235,15 @@ class VllmServer(RolloutEngine):
     def _greet(self, address: str) -> None:
         """Note what the server serves, and refuse one that cannot do what is needed."""
         self.api = VllmApi(address, self.sync_timeout_s)
-        self.base_name, self.served_length = self.api.base(self.served_name)
-        if isinstance(self.policy.model, PeftModel):
-            self.api.check_adapters()
-        self.api.check_logprobs(self.base_name, self.vocab_size)
+        try:
+            self.base_name, self.served_length = self.api.base(self.served_name)
+            if isinstance(self.policy.model, PeftModel):
+                self.api.check_adapters()
+            self.api.check_logprobs(self.base_name, self.vocab_size)
+        except Unreachable as lost:
+            if self.supervisor is None:
+                raise
+            raise RolloutError(f"{lost} {self.supervisor.last_lines()}") from lost
 
     def _supervisor(self, store: AdapterStore) -> Supervisor:
         self.served_name = self.served_name or f"daj-{store.run}"  # no other server has it

@@ -64,7 +64,7 @@ class Rollouts:
             the pull to the reference) or replaced by groups of further prompts.
         max_replacements: rounds of further prompts a window; what is flat then is kept.
         mask_truncated: leaves the tokens of responses that met `max_new_tokens` out of the loss (DAPO, Yu et al. 2025).
-        overlap: draws the next window's groups while this one trains; they are one version old.
+        overlap: draws the next window's groups while this one trains; they are one version old. Not with "fresh".
         num_checked: responses whose log-probabilities are computed again after every sync.
         tolerance: nats by which these may be off on average; by the base's precision unless given.
     """
@@ -96,6 +96,11 @@ class Rollouts:
             raise DajError(
                 f"model.rollouts.overlap: {type(self.engine).__name__} cannot generate while the judge trains. Use "
                 f"VllmServer, or leave overlap out."
+            )
+        if overlap and meta == "fresh":
+            raise DajError(
+                "model.rollouts: meta='fresh' tells the engine of the moved judge in the middle of a window, while with "
+                "overlap it draws the next one's groups. Use meta='reweighted', or leave overlap out."
             )
         self.reward = reward or SelectionReward()
         self.group_size = group_size

@@ -16,6 +16,7 @@ from asking import BROKEN, PROBLEM, RIGHT, WRONG, Written, comparison, wrote
 from conftest import Prepared
 from daj_lightning.__main__ import main
 from daj_lightning.data import (
+    NoResponses,
     TemplatedResponses,
     check_prepared,
     mixed_comparisons,
@@ -169,6 +170,7 @@ class Counted(TemplatedResponses):
         super().__init__(seed=seed)
         self._left = die_after
         self._asked = 0
+        self._closed = 0
 
     def respond(self, comparisons: Any) -> list[Responses]:
         if self._left == 0:
@@ -179,6 +181,9 @@ class Counted(TemplatedResponses):
 
     def description(self) -> dict[str, object]:
         return {"responses": "templated", "seed": self.seed}
+
+    def close(self) -> None:
+        self._closed += 1
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +253,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_as_an_unbroken_one(label
     dying = toy_data(root, root, responses=Counted(die_after=3))
     with pytest.raises(KeyboardInterrupt):
         prepare_pairs(dying.preparation, root, quiet())
+    assert dying.preparation.responses._closed == 1
     with pytest.raises(DajError, match="no prepared data"):
         check_prepared(dying.preparation, root)
     assert len(rows(root / "responses-train.jsonl")) == 15
@@ -256,6 +262,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_as_an_unbroken_one(label
     source = Counted()
     prepare_pairs(toy_data(root, root, responses=source).preparation, root, quiet())
     assert source._asked == 64 - 15 + 48
+    assert source._closed == 1  # once both sets are answered
     assert {p.name: p.read_bytes() for p in root.iterdir()} == {p.name: p.read_bytes() for p in labelled.iterdir()}
 
 
@@ -381,20 +388,49 @@ def test_data_of_other_options_is_stale(labelled: Path, changed: str, argument: 
         check_prepared(toy_data(labelled, labelled, responses=Counted(), **argument).preparation, labelled)
 
 
-def test_responses_that_give_no_pair_at_all_are_an_error_with_the_reasons(labelled: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("answer", "told"), [(wrote(BROKEN, BROKEN), "format errors 64"), (Responses(()), "no response 64")]
+)
+def test_responses_that_give_no_pair_at_all_are_an_error_with_the_reasons(
+    labelled: Path, tmp_path: Path, answer: Responses, told: str
+) -> None:
     class Undecided(Counted):
         def respond(self, comparisons: Any) -> list[Responses]:
-            return [wrote(BROKEN, BROKEN) for _ in comparisons]
+            return [answer for _ in comparisons]
 
         def description(self) -> dict[str, object]:
             return {"responses": "undecided"}
 
     root = copied(labelled, tmp_path)
     data = toy_data(root, root, responses=Undecided())
-    with pytest.raises(DajError, match=r"train set is empty: .*\(format errors 64\).*responses-train\.jsonl"):
+    with pytest.raises(DajError, match=rf"train set is empty: .*\({told}\).*responses-train\.jsonl"):
         prepare_pairs(data.preparation, root, quiet())
     with pytest.raises(DajError, match="no prepared data"):
         check_prepared(data.preparation, root)
+
+
+def test_without_responses_there_are_the_questions_for_grpo_and_no_pairs(
+    labelled: Path, tmp_path: Path, prepared: Prepared
+) -> None:
+    root, console = copied(labelled, tmp_path, responses=False), Console(record=True, width=120, file=io.StringIO())
+    data = toy_data(root, prepared.base, responses=NoResponses())
+    manifest = prepare_pairs(data.preparation, root, console)
+    assert (manifest["counts"]["train"], manifest["counts"]["meta"]) == (0, 0)
+    assert "rewards of" not in console.export_text()
+    for split, number in (("train", 64), ("meta", 48)):
+        with_responses = [row.comparison for row in read_judged(labelled / f"responses-{split}.jsonl")]
+        assert [row.comparison for row in read_judged(root / f"responses-{split}.jsonl")] == with_responses
+        assert len(with_responses) == number
+    for name in ("validation", "test"):
+        assert (root / f"{name}.jsonl").read_bytes() == (labelled / f"{name}.jsonl").read_bytes()
+
+    data.setup("fit")
+    data.load_samples("prompt", max_new_tokens=12)
+    assert (len(data.train_set), len(data.meta_set)) == (64, 48)
+    with pytest.raises(DajError, match=r"train set is empty.*Run `pairs` with a data\.responses that writes some"):
+        data.load_samples("pair")
+    prepare_pairs(toy_data(root, root, responses=Counted()).preparation, root, quiet())
+    assert (root / "train.jsonl").read_bytes() == (labelled / "train.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("spoil", ["old", "new", "hand"])

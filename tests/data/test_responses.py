@@ -8,14 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from asking import CANDIDATES, A, B, comparison
 from conftest import Prepared
-from daj_lightning.data import SampledResponses, TemplatedResponses, preference_pairs, responses as responses_module
-from daj_lightning.data.responses import Responses
+from daj_lightning.data import (
+    NoResponses,
+    ResponseSource,
+    SampledResponses,
+    TemplatedResponses,
+    frozen,
+    preference_pairs,
+)
+from daj_lightning.data.responses import WORDINGS, Responses
 from daj_lightning.judge import encode_prompt, load_tokenizer, parse_selection
 from daj_lightning.records import Comparison, DajError
+from daj_lightning.rollout import RolloutError, TransformersEngine, VllmServer
+from elsewhere import Elsewhere
 from tiny import TINY_ARCHITECTURE
 
 
@@ -41,7 +51,14 @@ def test_the_wording_of_a_templated_response_does_not_know_which_candidate_is_ri
 def test_templated_responses_use_all_their_wordings() -> None:
     asked = [replace(comparison((True, False)), candidate_ids=(f"x{i}", f"y{i}")) for i in range(60)]
     wordings = {texts(answers)[0].split(" <")[0] for answers in TemplatedResponses(0).respond(asked)}
-    assert wordings == set(TemplatedResponses.WORDINGS)
+    assert wordings == set(WORDINGS)
+    own = TemplatedResponses(0, wordings=["Well."]).respond(asked)
+    assert {texts(answers)[0].split(" <")[0] for answers in own} == {"Well."}
+
+
+def test_templates_without_a_wording_are_refused() -> None:
+    with pytest.raises(DajError, match="needs one of wordings or more"):
+        TemplatedResponses(wordings=[])
 
 
 def test_a_format_error_replaces_the_wrong_response_at_the_rate_asked_for() -> None:
@@ -126,13 +143,13 @@ def test_batches_draw_from_streams_of_their_own(coin: str) -> None:
 
 def test_the_model_is_loaded_once_for_all_batches(coin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    load = responses_module.load_causal_lm
+    load = frozen.load_causal_lm
 
     def counted(name: str, *args: str):
         loads.append(name)
         return load(name, *args)
 
-    monkeypatch.setattr(responses_module, "load_causal_lm", counted)
+    monkeypatch.setattr(frozen, "load_causal_lm", counted)
     source = SampledResponses(coin, num_responses=2, max_new_tokens=8, batch_size=2)
     assert loads == []
     preference_pairs(both_orders(6), source)
@@ -166,3 +183,90 @@ def test_a_limit_that_leaves_no_prompt_is_refused(coin: str) -> None:
 def test_sizes_below_one_are_refused(argument: dict[str, int]) -> None:
     with pytest.raises(DajError, match="must be >= 1"):
         SampledResponses("any", **argument)
+
+
+# Another engine.
+
+
+def test_an_engine_elsewhere_gets_the_model_without_weights_and_draws_the_same_responses(coin: str) -> None:
+    asked, engine = both_orders(4), Elsewhere()
+    source = SampledResponses(coin, num_responses=4, max_new_tokens=8, batch_size=4, engine=engine)
+    here = SampledResponses(coin, num_responses=4, max_new_tokens=8, batch_size=4)
+    assert engine.policies == []  # nothing is started before there is something to ask
+    assert source.respond(asked) == here.respond(asked)
+    (policy,) = engine.policies
+    assert policy.base == coin
+    assert {(p.is_meta, p.dtype) for p in policy.model.parameters()} == {(True, torch.bfloat16)}
+    assert [len(prompts) for prompts, _ in engine.asked] == [4]
+    source.respond(both_orders(8)[4:])
+    assert len(engine.policies) == 1
+
+
+def test_a_given_transformers_engine_has_the_weights_here(coin: str) -> None:
+    asked, engine = both_orders(4), TransformersEngine(batch_size=8)
+    source = SampledResponses(coin, num_responses=4, max_new_tokens=8, engine=engine)
+    assert source.respond(asked) == SampledResponses(coin, num_responses=4, max_new_tokens=8).respond(asked)
+
+
+def test_closing_the_source_closes_the_engine_that_it_started_once(coin: str) -> None:
+    engine = Elsewhere()
+    source = SampledResponses(coin, num_responses=2, max_new_tokens=8, engine=engine)
+    source.close()
+    assert engine.num_closed == 0  # else it could not be started any more
+    source.respond(both_orders(1))
+    source.close()
+    source.close()
+    assert engine.num_closed == 1
+
+
+def test_an_engine_that_does_not_take_the_model_is_closed(coin: str) -> None:
+    engine = Elsewhere(refuses=True)
+    with pytest.raises(RolloutError, match="no room"):
+        SampledResponses(coin, num_responses=2, max_new_tokens=8, engine=engine).respond(both_orders(1))
+    assert engine.num_closed == 1
+
+
+def test_a_limit_that_leaves_no_prompt_is_noticed_before_an_engine_starts(coin: str) -> None:
+    engine = Elsewhere()
+    with pytest.raises(DajError, match="leaves no prompt"):
+        SampledResponses(coin, num_responses=2, max_new_tokens=512, engine=engine).respond([comparison()])
+    assert engine.policies == []
+
+
+def test_a_model_without_a_configuration_is_refused_before_an_engine_starts(coin: str, tmp_path: Path) -> None:
+    load_tokenizer(coin).save_pretrained(tmp_path)
+    engine = Elsewhere()
+    with pytest.raises(DajError, match="cannot load the configuration of .*the directory exists but does not hold it"):
+        SampledResponses(str(tmp_path), num_responses=2, engine=engine).respond([comparison()])
+    assert engine.policies == []
+
+
+def test_the_description_names_another_engine_and_stays_what_it_was_without_one() -> None:
+    without = {
+        "responses": "sampled",
+        "model": "m",
+        "sampling": "Sampling(max_new_tokens=2048, temperature=1.0, top_p=1.0, num_samples=8, seed=0, top_k=0, "
+        "repetition_penalty=1.0)",
+        "batch_size": 8,
+        "max_prompt_tokens": None,
+    }
+    assert SampledResponses("m").description() == without
+    assert SampledResponses("m", engine=VllmServer()).description() == {**without, "engine": "VllmServer"}
+
+
+def test_a_configuration_names_the_engine_by_its_class() -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--responses", type=ResponseSource)
+    engine = {"class_path": "daj_lightning.rollout.VllmServer", "init_args": {"python": "there", "max_sequences": 64}}
+    sampled = {"class_path": "daj_lightning.data.SampledResponses", "init_args": {"model": "m", "engine": engine}}
+    source = parser.instantiate(parser.parse_object({"responses": sampled})).responses
+    assert isinstance(source, SampledResponses)
+    assert isinstance(source.engine, VllmServer)
+    assert (source.engine.python, source.engine.max_sequences) == ("there", 64)
+    none = {"class_path": "daj_lightning.data.NoResponses"}
+    assert isinstance(parser.instantiate(parser.parse_object({"responses": none})).responses, NoResponses)
+
+
+def test_no_responses_are_an_empty_answer_to_each_comparison() -> None:
+    assert NoResponses().respond(both_orders(3)) == [Responses(())] * 3
+    assert NoResponses().description() == {"responses": "none"}

@@ -23,9 +23,11 @@ from rich.console import Console
 from conftest import Prepared
 from daj_lightning.__main__ import main
 from daj_lightning.data.candidates import read_candidates
-from daj_lightning.data.sampling import EndpointPolicy, ModelPolicy, prompt_for, sample_candidates
+from daj_lightning.data.sampling import EndpointPolicy, EnginePolicy, ModelPolicy, prompt_for, sample_candidates
+from daj_lightning.judge import encode_prompt, load_tokenizer
 from daj_lightning.records import DajError, Problem, UnitTests
-from daj_lightning.rollout import ChatEndpoint, Sampling
+from daj_lightning.rollout import ChatEndpoint, RolloutError, Sampling
+from elsewhere import Elsewhere
 
 THREE = Sampling(max_new_tokens=64, temperature=0.7, num_samples=3)
 
@@ -319,6 +321,80 @@ def test_a_model_here_writes_the_same_programs_after_a_break(prepared: Prepared,
     path.write_text("".join(json.dumps(row) + "\n" for row in unbroken[:4]))
     assert sample(path, model, sampling) == 2
     assert rows(path) == unbroken
+
+
+SHORT = Sampling(max_new_tokens=8, temperature=1.0, num_samples=3)
+FOUR = [problem(name) for name in "abcd"]
+
+
+def sample_four(path: Path, asked: Any, sampling: Sampling = SHORT) -> int:
+    return sample_candidates(FOUR, asked, "coder", path, sampling, Console(file=io.StringIO()))
+
+
+def test_an_engine_is_asked_for_several_problems_at_once_in_chat_messages(prepared: Prepared, tmp_path: Path) -> None:
+    """Four problems, at most three a call; three draws each."""
+    path, engine = tmp_path / "c.jsonl", Elsewhere()
+    policy = EnginePolicy(str(prepared.base), engine, 3)
+    assert engine.policies == []
+    assert sample_four(path, policy) == 12
+    assert [len(prompts) for prompts, _ in engine.asked] == [9, 3]
+    tokenizer = load_tokenizer(str(prepared.base))
+    asked = [prompt for prompts, _ in engine.asked for prompt in prompts]
+    assert asked == [encode_prompt(tokenizer, prompt_for(one)) for one in FOUR for _ in range(3)]
+    written = rows(path)
+    assert [row["candidate_id"] for row in written] == [f"{name}/coder/{k}" for name in "abcd" for k in range(3)]
+    assert {(row["sampling"]["model"], row["sampling"]["engine"]) for row in written} == {
+        (str(prepared.base), "Elsewhere")
+    }
+    assert len({row["response"] for row in written}) > 6
+    (policy_there,) = engine.policies
+    assert all(parameter.is_meta for parameter in policy_there.model.parameters())
+    policy.close()
+    assert engine.num_closed == 1
+
+
+def test_what_an_engine_wrote_stays_when_it_fails_and_only_the_rest_is_asked_for(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    path, failing, engine = tmp_path / "c.jsonl", Elsewhere(fails_at=1), Elsewhere()
+    with pytest.raises(RolloutError, match="the server is gone"):
+        sample_four(path, EnginePolicy(str(prepared.base), failing, 2))
+    kept = rows(path)
+    assert [row["problem_id"] for row in kept] == ["a"] * 3 + ["b"] * 3
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept[:5]))
+    assert sample_four(path, EnginePolicy(str(prepared.base), engine, 2)) == 7
+    assert [len(prompts) for prompts, _ in engine.asked] == [4, 3]  # b's last and all of c, then d
+    assert rows(path)[:5] == kept[:5]
+    assert {row["candidate_id"] for row in rows(path)} == {f"{name}/coder/{k}" for name in "abcd" for k in range(3)}
+    seeds = {sampling.seed for _, sampling in [*failing.asked, *engine.asked]}
+    assert len(seeds) == 3  # alike prompts in two calls do not get alike draws
+
+
+def test_an_engine_is_not_started_where_nothing_is_missing(prepared: Prepared, tmp_path: Path) -> None:
+    path, engine = tmp_path / "c.jsonl", Elsewhere()
+    sample_four(path, EnginePolicy(str(prepared.base), Elsewhere(), 4))
+    again = EnginePolicy(str(prepared.base), engine, 4)
+    assert sample_four(path, again) == 0
+    again.close()
+    assert (engine.policies, engine.num_closed) == ([], 0)
+
+
+def test_a_file_is_not_gone_on_with_by_another_engine(prepared: Prepared, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    here, elsewhere = ModelPolicy(str(prepared.base)), EnginePolicy(str(prepared.base), Elsewhere(), 4)
+    sample_four(path, elsewhere)
+    with pytest.raises(DajError, match=r"with engine 'Elsewhere'; now it is engine None"):
+        sample_four(path, here)
+    path.unlink()
+    sample_four(path, here)
+    assert "engine" not in rows(path)[0]["sampling"]  # as such rows always were
+    with pytest.raises(DajError, match=r"with engine None; now it is engine 'Elsewhere'"):
+        sample_four(path, elsewhere)
+
+
+def test_no_problem_at_a_time_is_refused() -> None:
+    with pytest.raises(DajError, match="wanted at least 1 problem"):
+        EnginePolicy("any", Elsewhere(), 0)
 
 
 def test_what_a_policy_is_asked_names_how_its_program_is_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Callback
 
 from conftest import Prepared
 from daj_lightning.bilevel import InstanceNet
 from daj_lightning.judge import Reward
-from daj_lightning.objectives import DPO, GRPO
-from daj_lightning.records import DajError, Judgment
-from daj_lightning.rollout import Rollout, RolloutError, Sampling, TransformersEngine
+from daj_lightning.objectives import DPO, GRPO, KTO
+from daj_lightning.records import DajError, JudgeBatch, Judgment
+from daj_lightning.rollout import Policy, Rollout, RolloutError, Sampling, TransformersEngine
 from daj_lightning.training import DataReweightedJudge, Level, Rollouts, WindowCheckpoint, last_checkpoint
 from tiny import toy_data, toy_module, toy_trainer
 
@@ -184,6 +186,11 @@ def test_options_that_do_not_go_together_are_refused(
         fit(prepared, tmp_path, rollouts=rollouts, data=data)
 
 
+def test_fresh_meta_rollouts_and_overlap_do_not_go_together() -> None:
+    with pytest.raises(DajError, match="in the middle of a window"):
+        Rollouts(engine=Snapshot(), overlap=True, meta="fresh")
+
+
 def test_rollouts_without_an_objective_of_prompts_are_refused(prepared: Prepared) -> None:
     with pytest.raises(DajError, match="DPO learns from responses that are there already"):
         grpo(prepared, objective=DPO())
@@ -212,3 +219,116 @@ def test_an_engine_is_closed_when_a_run_ends_and_when_it_breaks(prepared: Prepar
     with pytest.raises(RolloutError):
         fit(prepared, tmp_path / "breaks", rollouts={"engine": Closes(at=0)}, data={"max_windows": 2})
     assert Closes.num_closed == 2
+
+
+class Snapshot(TransformersEngine):
+    """Rolls out a copy taken at `sync`, as a server does: it may generate while the judge trains."""
+
+    overlaps = True
+
+    def connect(self, policy: Policy) -> None:
+        super().connect(policy)
+        self.policy = policy
+
+    def sync(self, version: int) -> None:
+        super().sync(version)
+        self.model = copy.deepcopy(self.policy.model)
+
+
+class Ages(Callback):
+    """Staleness of every window's rollouts, and whether its ratios were away from 1."""
+
+    def __init__(self) -> None:
+        self.stale: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.stale.append(pl_module.rollouts.log["rollout/staleness"])
+
+
+def test_overlapping_rollouts_are_one_window_old_and_known_to_be(prepared: Prepared, tmp_path: Path) -> None:
+    ages = Ages()
+    module = grpo(prepared, rollouts={"engine": Snapshot(), "overlap": True}, inner=Level(lr=1e-2))
+    seen: list[torch.Tensor | None] = []
+    prepare_batch = module.objective.prepare
+
+    def record(judge: Any, batch: JudgeBatch) -> JudgeBatch:
+        seen.append(batch.old_logp)
+        return prepare_batch(judge, batch)
+
+    module.objective.prepare = record  # type: ignore[method-assign]
+    toy_trainer(tmp_path, [ages]).fit(module, toy_data(prepared.root, prepared.base, max_windows=4))
+    assert ages.stale == [0, 1, 1, 1]
+    assert seen[0] is None, "the first window is on policy: ratios of 1"
+    assert seen[1] is not None, "the second refers to the version that drew it"
+    assert state(module).isfinite().all()
+
+
+class FlatFor(Vowels):
+    """The same reward for every response about some problems."""
+
+    def __init__(self, problems: set[str]) -> None:
+        self.problems = problems
+
+    def __call__(self, judgment: Judgment) -> float:
+        return 0.5 if judgment.comparison.problem_id in self.problems else super().__call__(judgment)
+
+
+@pytest.fixture
+def flat_for(prepared: Prepared) -> FlatFor:
+    """Half of the training problems."""
+    data = toy_data(prepared.root, prepared.base)
+    data.setup("fit")
+    data.load_samples("prompt")
+    problems = sorted({group[0].problem_id for group in data.train_set.comparisons})
+    return FlatFor(set(problems[::2]))
+
+
+class Windows(Callback):
+    def __init__(self) -> None:
+        self.reports: list[Any] = []
+        self.logs: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.reports.append(pl_module.report)
+        self.logs.append(pl_module.rollouts.log)
+
+
+def windows_of(prepared: Prepared, directory: Path, **rollouts: Any) -> Windows:
+    windows = Windows()
+    toy_trainer(directory, [windows]).fit(
+        grpo(prepared, rollouts=rollouts), toy_data(prepared.root, prepared.base, max_windows=4)
+    )
+    return windows
+
+
+def test_flat_groups_are_counted_and_kept_with_their_pull_to_the_reference(
+    prepared: Prepared, tmp_path: Path, flat_for: FlatFor
+) -> None:
+    kept = windows_of(prepared, tmp_path, reward=flat_for)
+    assert sum(log["rollout/flat_groups"] for log in kept.logs) > 0
+    assert all((report.losses != 0).all() for report in kept.reports[2:]), "beta > 0: away from the reference"
+
+
+def test_skipped_groups_have_no_loss_at_all(prepared: Prepared, tmp_path: Path, flat_for: FlatFor) -> None:
+    skipped = windows_of(prepared, tmp_path, reward=flat_for, flat_groups="skip")
+    for log, report in zip(skipped.logs[2:], skipped.reports[2:], strict=True):
+        assert int((report.losses == 0).sum()) == round(log["rollout/flat_groups"] * 4)
+    assert sum(log["rollout/flat_groups"] for log in skipped.logs[2:]) > 0
+
+
+def test_replaced_groups_are_of_other_prompts_and_have_a_spread(
+    prepared: Prepared, tmp_path: Path, flat_for: FlatFor
+) -> None:
+    kept = windows_of(prepared, tmp_path / "kept", reward=flat_for)
+    replaced = windows_of(prepared, tmp_path / "replaced", reward=flat_for, flat_groups="replace", max_replacements=8)
+    assert [log["rollout/flat_groups"] for log in replaced.logs] == [0, 0, 0, 0]
+    first = [windows.reports[0].sample_ids.tolist() for windows in (kept, replaced)]
+    num_flat = round(kept.logs[0]["rollout/flat_groups"] * 4)
+    assert sum(a != b for a, b in zip(*first, strict=True)) == num_flat > 0
+    assert replaced.logs[0]["rollout/replaced"] >= num_flat
+
+
+def test_a_kto_window_of_one_is_refused_at_the_door(prepared: Prepared, tmp_path: Path) -> None:
+    module = toy_module(prepared.base, objective=KTO())
+    with pytest.raises(DajError, match=r"KTO compares the samples of a window .*num_inner=1 .*>= 2"):
+        toy_trainer(tmp_path).fit(module, toy_data(prepared.root, prepared.base, num_inner=1))
