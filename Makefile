@@ -5,11 +5,15 @@ BIN := $(VENV)/bin
 VLLM_VENV ?= .vllm-venv
 SOURCES := pyproject.toml setup.py tools/install.sh $(shell find csrc -type f)
 
-.PHONY: quickstart test lint vllm-env test-vllm clean
+.PHONY: quickstart quickstart-grpo test lint vllm-env test-vllm clean
 
 quickstart: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m daj_lightning fit --config configs/quickstart.yaml
 	@echo "weights over training: runs/quickstart/weights.png; every number: runs/quickstart/report.json"
+
+quickstart-grpo: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m daj_lightning fit --config configs/quickstart_grpo.yaml
+	@echo "weights over training: runs/quickstart_grpo/weights.png; every number: runs/quickstart_grpo/report.json"
 
 # Two processes, each with whole files: fixtures that a file shares are made once. One thread each, as more would wait
 # for each other.

@@ -237,7 +237,7 @@ def test_a_checkpoint_of_other_data_is_not_resumed(toy: dict, tmp_path: Path, ca
     assert main(["fit", "--config", save(toy, tmp_path)]) == 0
     toy["data"]["corrupt"] = {"atcoder-easy": 1.0}
     line = refused(capsys, "fit", "--config", save(toy, tmp_path), "--ckpt_path", "last")
-    assert "another training pairs" in line
+    assert "another training samples" in line
 
 
 def test_a_named_checkpoint_that_is_missing_or_damaged_is_refused(toy: dict, tmp_path: Path, capsys: Any) -> None:

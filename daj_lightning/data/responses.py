@@ -98,7 +98,7 @@ class TemplatedResponses:
             raise DajError(f"format_error_rate is a share between 0 and 1, got {format_error_rate}.")
         self.format_error_rate = format_error_rate
         self.seed = seed
-        self.wordings = tuple(wordings)
+        self.wordings = list(wordings)
 
     def respond(self, comparisons: Sequence[Comparison]) -> list[Responses]:
         return [Responses(tuple(Response(text) for text in self._respond(c))) for c in comparisons]

@@ -299,9 +299,7 @@ def in_daemon(call: Callable[[], T]) -> Future[T]:
     return future
 
 
-def missing(
-    problems: Sequence[Problem], name: str, done: set[str], sampling: Sampling, apart: bool
-) -> Iterator[Ask]:
+def missing(problems: Sequence[Problem], name: str, done: set[str], sampling: Sampling, apart: bool) -> Iterator[Ask]:
     """Problems with the numbers of the draws that are not there; one number at a time if `apart`."""
     for problem in problems:
         numbers = [n for n in range(sampling.num_samples) if candidate_name(problem, name, n) not in done]

@@ -59,7 +59,8 @@ class Rollout:
     token_ids: tuple[int, ...]
     """As they were drawn, the end-of-turn token included."""
     logps: tuple[float, ...]
-    """Of each token under softmax(logits / temperature), nats: before top-p, top-k and penalties; greedy: at 1."""
+    """Of each token under softmax(logits / temperature), nats: before top-p, top-k and penalties; greedy: at 1.
+    NaN where the engine cannot know them."""
     finish_reason: str
     """"stop" (end-of-turn token) or "length"."""
     policy_version: int

@@ -80,6 +80,11 @@ class ColdStart:
         """
         directory = Path(directory)
         pairs = read_pairs(train_pairs)
+        if not pairs:
+            raise DajError(
+                f"the cold start takes wording from responses, and {str(train_pairs)!r} has none. Use a data.responses "
+                f"that writes some."
+            )
         written = hashlib.sha256(Path(train_pairs).read_bytes()).hexdigest()
         wanted = {**asdict(self), "train_pairs": written}
         note = directory / "cold_start.json"

@@ -43,9 +43,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_sample_draws_candidates_from_a_vllm_server(
-    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sample_draws_candidates_from_a_vllm_server(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Greedily: the same programs as without vLLM. Drawn: as many as are missing; and a full file starts no server."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_problems(tmp_path / "p.jsonl")
