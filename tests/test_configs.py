@@ -10,6 +10,7 @@ import yaml
 
 from conftest import Prepared
 from daj_lightning.cli import Cli, load
+from daj_lightning.rollout import VllmServer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASES = sorted(CONFIGS.glob("*.yaml"))
@@ -33,6 +34,35 @@ def test_every_ablation_builds_on_the_papers_configuration(path: Path) -> None:
     assert f"{type(cli.model.reweighter).__module__}.{type(cli.model.reweighter).__name__}".endswith(
         named.split(".")[-1]
     )
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("objective/*.yaml")), ids=lambda path: path.name)
+def test_every_objective_builds_on_the_papers_configuration(path: Path) -> None:
+    named = yaml.safe_load(path.read_text())["model"]["objective"]["class_path"]
+    objective = load([str(CONFIGS / "lcb.yaml"), str(path)]).model.objective
+    assert type(objective).__name__ == named.split(".")[-1]
+    assert getattr(objective, "beta", 0.1) == 0.1
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("rollout/*.yaml")), ids=lambda path: path.name)
+def test_every_rollout_engine_builds_on_grpo_and_leaves_the_rest(path: Path) -> None:
+    named = yaml.safe_load(path.read_text())["model"]["rollouts"]["init_args"]["engine"]["class_path"]
+    rollouts = load([str(CONFIGS / "grpo.yaml"), str(path)]).model.rollouts
+    assert type(rollouts.engine).__name__ == named.split(".")[-1]
+    assert (rollouts.group_size, rollouts.flat_groups) == (16, "skip")
+
+
+def test_grpo_is_the_papers_setting() -> None:
+    """App. B, number by number; one GPU for rollouts and one for training is configuration alone."""
+    cli = load([str(CONFIGS / "grpo.yaml")])
+    model, data = cli.model, cli.datamodule
+    assert (model.inner.lr, model.outer.lr) == (1e-6, 1e-4)
+    assert (data.num_inner, data.num_meta, data.max_windows) == (16, 8, 20_000)
+    assert (model.judge.lora.r, model.judge.lora.lora_alpha, model.judge.base_dtype) == (32, 64, "bfloat16")
+    assert (model.judge.base, model.rollouts.group_size) == ("Qwen/Qwen3-1.7B", 16)
+    assert isinstance(model.rollouts.engine, VllmServer)
+    assert model.rollouts.engine.environment == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert yaml.safe_load((CONFIGS / "grpo.yaml").read_text())["trainer"]["devices"] == 1
 
 
 def test_lcb_is_the_papers_setting() -> None:
@@ -95,3 +125,17 @@ def test_lcb_takes_two_bilevel_steps_on_a_tiny_judge(prepared: Prepared, tmp_pat
     assert (cli.model.num_windows, cli.model.num_outer_steps) == (7, 2)
     assert cli.model.store.rows.dtype is torch.bfloat16
     assert cli.model.reweighter.raw.detach().abs().max() > 0
+
+
+def test_grpo_takes_bilevel_steps_on_a_tiny_judge(prepared: Prepared, tmp_path: Path) -> None:
+    """The paper's file with rollouts by transformers: a bfloat16 base, chunked forwards, skipped groups."""
+    tiny = overlay(tmp_path / "tiny.yaml", prepared, tmp_path)
+    named = yaml.safe_load(tiny.read_text())
+    short = {"max_new_tokens": 8}
+    named["model"] |= {"rollouts": {"class_path": "daj_lightning.training.Rollouts", "init_args": short}}
+    named["data"] |= {"max_length": 256, "num_inner": 2, "num_meta": 2}
+    tiny.write_text(yaml.safe_dump(named))
+    overlays = [CONFIGS / "grpo.yaml", CONFIGS / "rollout" / "transformers.yaml", tiny]
+    cli = Cli(["fit", *(part for path in overlays for part in ("--config", str(path)))])
+    assert (cli.model.num_windows, cli.model.num_outer_steps) == (7, 2)
+    assert cli.model.rollouts.log["rollout/mismatch"] < 0.1

@@ -137,3 +137,9 @@ def statistics(groups: Sequence[Group]) -> dict[str, float]:
         "response_tokens": sum(len(rollout.token_ids) for rollout in rollouts) / len(rollouts),
         "truncated": sum(rollout.finish_reason == "length" for rollout in rollouts) / len(rollouts),
     }
+
+
+def spread(groups: Sequence[Group], number: int) -> list[Group]:
+    """One response each of up to `number` groups, evenly spread."""
+    step = max(len(groups) // number, 1)
+    return [Group(g.sample_id, g.domain, g.prompts[:1], g.rollouts[:1], g.rewards[:1]) for g in groups[::step][:number]]

@@ -19,13 +19,13 @@ TOLERANCE_NATS = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 @torch.no_grad()
-def token_difference(judge: Judge, batch: JudgeBatch, num_rows: int) -> Tensor:
-    """|log p of the engine - log p of the judge| of each response token in evenly spread rows: (N,) nats."""
+def token_difference(judge: Judge, batch: JudgeBatch) -> Tensor:
+    """|log p of the engine - log p of the judge| of each response token: (N,) nats."""
     assert batch.sampled_logp is not None
     was_training = judge.training
     judge.eval()
     differences = []
-    for r in torch.linspace(0, len(batch.input_ids) - 1, min(num_rows, len(batch.input_ids))).long().tolist():
+    for r in range(len(batch.input_ids)):
         row = slice(r, r + 1)
         logp = judge.response_token_logp(batch, row)
         differences.append((logp - batch.sampled_logp[row])[batch.response_mask[row]].abs())

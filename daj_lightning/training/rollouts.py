@@ -23,7 +23,7 @@ from daj_lightning.judge import Judge, Reward, SelectionReward, decode
 from daj_lightning.records import BilevelBatch, DajError, JudgeBatch, PromptBatch
 from daj_lightning.rollout import Rollout, RolloutEngine, Sampling, TransformersEngine
 from daj_lightning.training.answer import policy_of
-from daj_lightning.training.groups import Group, batch_of, groups_of, statistics
+from daj_lightning.training.groups import Group, batch_of, groups_of, spread, statistics
 from daj_lightning.training.identity import TOLERANCE_NATS, check_identity, token_difference
 
 _PROBE_TOKENS = 16
@@ -99,8 +99,8 @@ class Rollouts:
             )
         if overlap and meta == "fresh":
             raise DajError(
-                "model.rollouts: meta='fresh' tells the engine of the moved judge in the middle of a window, while with "
-                "overlap it draws the next one's groups. Use meta='reweighted', or leave overlap out."
+                "model.rollouts: meta='fresh' tells the engine of the moved judge in the middle of a window, while "
+                "with overlap it draws the next one's groups. Use meta='reweighted', or leave overlap out."
             )
         self.reward = reward or SelectionReward()
         self.group_size = group_size
@@ -186,7 +186,7 @@ class Rollouts:
         if self.overlap:
             self._begin_next(number + 1, meta_is_due)
         else:
-            self._check(drawn, number)
+            self._check(inner, number)
         if answers.meta is None:
             return drawn, batch.meta
         groups = self._groups(batch.meta, answers.meta)
@@ -200,11 +200,10 @@ class Rollouts:
         self._sync(number + 1)
         start = time.perf_counter()
         groups = self._groups(meta, self.engine.generate(_flat(meta), self._seeded(number, "meta")))
-        drawn = self._batch(groups, number + 1)
-        self._check(drawn, number + 1)
+        self._check(groups, number + 1)
         self.log["meta/reward"] = statistics(groups)["reward"]
         self.log["meta/generate_s"] = time.perf_counter() - start
-        return drawn
+        return self._batch(groups, number + 1)
 
     def measure(self, prompts: PromptBatch, number: int) -> JudgeBatch:
         """Groups beside training, of the judge as it is; the draws do not depend on when they are asked for."""
@@ -243,8 +242,7 @@ class Rollouts:
         assert isinstance(batch.inner, PromptBatch)
         probe = PromptBatch(*(getattr(batch.inner, name)[:1] for name in PromptBatch.__slots__))
         few = replace(self._seeded(number, "probe"), max_new_tokens=min(_PROBE_TOKENS, self.sampling.max_new_tokens))
-        groups = self._groups(probe, self.engine.generate(_flat(probe), few))
-        self._check(self._batch(groups, number - 1), number - 1)
+        self._check(self._groups(probe, self.engine.generate(_flat(probe), few)), number - 1)
         wanted = self.meta == "reweighted" and meta_is_due(number)
         self._pending = self._thread.submit(self._generate, batch, number, wanted)
 
@@ -280,12 +278,14 @@ class Rollouts:
         stale = any(rollout.policy_version != number for group in groups for rollout in group.rollouts)
         return replace(batch, old_logp=batch.sampled_logp) if stale else batch
 
-    def _check(self, batch: JudgeBatch, version: int) -> None:
-        """The policy identity check, once after every sync."""
+    def _check(self, groups: Sequence[Group], version: int) -> None:
+        """The policy identity check, once after every sync; on whatever was drawn, masked or not."""
         if not self._unchecked:
             return
         self._unchecked = False
-        difference = token_difference(self.judge, batch, self.num_checked)
+        few = spread(groups, self.num_checked)
+        batch = batch_of(few, self.sampling.temperature, self.tokenizer.pad_token_id, lambda *_: False)
+        difference = token_difference(self.judge, batch.to(self.judge.policy.device))
         check_identity(difference, version, self.nats)
         self.log["rollout/mismatch"] = float(difference.mean())
         self.log["rollout/mismatch_max"] = float(difference.max())
