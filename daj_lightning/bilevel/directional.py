@@ -73,6 +73,8 @@ class JvpEngine(DirectionalEngine):
 
     def derivative(self, phi: Tensor, sample: JudgeBatch, direction: Tensor) -> Tensor:
         assert self.setting is not None
+        if not sample.response_mask.any():  # masked out of the loss, which is then constant
+            return direction.new_zeros(1)
         with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
             loss = self.setting.loss_at(forward_ad.make_dual(phi, direction), sample)
             tangent = forward_ad.unpack_dual(loss).tangent

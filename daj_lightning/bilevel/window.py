@@ -66,7 +66,7 @@ class Window:
         return cls(**(state | {"batch": batch, "update": update}))
 
 
-def batch_state(batch: JudgeBatch) -> dict[str, Tensor]:
+def batch_state(batch: JudgeBatch) -> dict[str, Any]:
     """What `JudgeBatch(**state)` takes."""
     return {f.name: getattr(batch, f.name) for f in fields(batch)}
 

@@ -16,6 +16,8 @@ class Objective(ABC):
     needs_reference: bool = False
     """`JudgeBatch.reference_logp` has to be there; it is computed once, before training."""
 
+    needs_repeatability: bool = False
+    """Compares log-probabilities of several passes, so that dropout would count as a change of the judge."""
     min_samples: int = 1
     """Of a window and of a meta batch."""
 

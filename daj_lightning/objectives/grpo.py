@@ -127,6 +127,7 @@ class GRPO(Objective):
     """
 
     unit = "prompt"
+    needs_repeatability = True
 
     def __init__(
         self,

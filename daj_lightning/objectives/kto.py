@@ -5,6 +5,7 @@ Letters: B samples, one row of tokens each.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 
 import torch
@@ -98,7 +99,7 @@ def estimate_kl(judge: Judge, batch: JudgeBatch) -> Tensor:
 
     The mean of log judge(y') - log reference(y') over prompts x, where y' is the response of the sample before x,
     and the last sample's for the first (Ethayarajh et al. 2024, section 4.1; rotated as TRL does inside a batch).
-    One sample at a time. Unlike a divergence it can be negative.
+    One sample at a time; a response is cut where the model's context ends. Unlike a divergence it can be negative.
 
     Returns:
         () nats.
@@ -110,10 +111,11 @@ def estimate_kl(judge: Judge, batch: JudgeBatch) -> Tensor:
             f"KTO estimates its divergence from the responses of other samples of the window, which holds {len(batch)}."
             f" Set num_inner and num_meta of data to 2 or more."
         )
+    context = getattr(judge.causal_lm.config, "max_position_embeddings", None) or sys.maxsize
     log_ratios = []
     for i in range(len(batch)):
         prompt = batch.input_ids[i, batch.attention_mask[i] & ~batch.response_mask[i]]
-        response = batch.input_ids[i - 1, batch.response_mask[i - 1]]
+        response = batch.input_ids[i - 1, batch.response_mask[i - 1]][: context - len(prompt)]
         row = torch.cat([prompt, response])[None]
         scored = torch.arange(row.size(1), device=row.device)[None] >= len(prompt)
         arguments = row, torch.ones_like(scored), scored

@@ -97,6 +97,9 @@ class RolloutEngine(ABC):
     """`generate` runs `Policy.model`. Of any other engine's only shapes, dtype and adapters are read: a base that does
     not train may come to it without weights, on the meta device."""
 
+    needs_adapters: bool = False
+    """A new version reaches it as adapters, so that a judge which trains everything cannot use it."""
+
     @abstractmethod
     def connect(self, policy: Policy) -> None:
         """Once, before all else. Rollouts are of the policy as it is at the first `sync`.

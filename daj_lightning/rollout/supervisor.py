@@ -63,7 +63,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the trainer, which saves itself first
+                start_new_session=True,  # Ctrl-C is for the trainer, which ends the server
             )
         self.process = process
         end = time.monotonic() + self.start_timeout_s

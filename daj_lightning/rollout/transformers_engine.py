@@ -49,13 +49,15 @@ class TransformersEngine(RolloutEngine):
         by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         rollouts: dict[int, list[Rollout]] = {}
         devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # training must not depend on how often it was evaluated
-            torch.manual_seed(sampling.seed)
-            for start in range(0, len(by_length), self.batch_size):
-                chunk = by_length[start : start + self.batch_size]
-                answers = self._generate_chunk([prompts[i] for i in chunk], sampling)
-                rollouts.update(zip(chunk, answers, strict=True))
-        self.model.train(was_training)
+        try:
+            with torch.random.fork_rng(devices):  # training must not depend on how often it was evaluated
+                torch.manual_seed(sampling.seed)
+                for start in range(0, len(by_length), self.batch_size):
+                    chunk = by_length[start : start + self.batch_size]
+                    answers = self._generate_chunk([prompts[i] for i in chunk], sampling)
+                    rollouts.update(zip(chunk, answers, strict=True))
+        finally:
+            self.model.train(was_training)
         return [rollouts[i] for i in range(len(prompts))]
 
     def _generate_chunk(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:

@@ -49,6 +49,8 @@ class VllmColocated(RolloutEngine):
         sync_timeout_s: of loading an adapter.
     """
 
+    needs_adapters = True
+
     def __init__(
         self,
         dtype: Dtype | None = None,
@@ -90,7 +92,7 @@ class VllmColocated(RolloutEngine):
                 f"vllm is not installed in {sys.executable}. Run pip install 'daj-lightning[vllm]', or use VllmServer "
                 f"with the python of an environment that has it."
             )
-        self.policy = policy
+        self.policy, self.is_lost = policy, False
         self.vocab_size = embedding(policy.model).size(0)
         on_cpu = not torch.cuda.is_available()
         os.environ.update(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -64,6 +65,7 @@ class VllmServer(RolloutEngine):
     """
 
     overlaps = True
+    needs_adapters = True
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class VllmServer(RolloutEngine):
         """A sync waits for rollouts that are under way: they finish with the adapter that they started with."""
 
     def connect(self, policy: Policy) -> None:
-        self.policy = policy
+        self.policy, self.is_closed = policy, False
         self.vocab_size = embedding(policy.model).size(0)
         self.store = AdapterStore(self.directory)
         try:
@@ -166,7 +168,8 @@ class VllmServer(RolloutEngine):
             self.supervisor.stop()
         elif not was_closed and self.loaded and self.api.is_well():
             for adapter in self.loaded:
-                self.api.unload(adapter)
+                with suppress(RolloutError):  # a server that was started again does not know them
+                    self.api.unload(adapter)
         if self.store is not None:
             self.store.close()
 

@@ -47,9 +47,16 @@ def check_engine(engine: HypergradientEngine, reweighter: Reweighter, judge: Jud
         raise DajError(f"{weights} compares the two halves of a meta batch: data.num_meta must be >= 2.")
 
 
-def check_objective(objective: Objective, reweighter: Reweighter, num_inner: int, num_meta: int) -> None:
-    """Refuse windows or weights that the objective cannot serve."""
+def check_objective(
+    objective: Objective, reweighter: Reweighter, judge: Judge, num_inner: int, num_meta: int
+) -> None:
+    """Refuse windows, weights or a judge that the objective cannot serve."""
     name = type(objective).__name__
+    if objective.needs_repeatability and (dropout := judge.dropout()):
+        raise DajError(
+            f"{name} compares the judge with itself at another time, where dropout would drop other units, and the "
+            f"judge has {', '.join(dropout)}. Set them to 0."
+        )
     learns = any(True for _ in reweighter.parameters())
     if min(num_inner, num_meta if learns else num_inner) < objective.min_samples:
         raise DajError(
@@ -75,8 +82,8 @@ def check_inner_step(
     ids = inner.sample_ids
     which = f"samples {ids[bad].tolist()} (losses {losses[bad].tolist()})" if bad.any() else f"one of {ids.tolist()}"
     raise NonFiniteError(
-        f"window {number}: loss or gradient is not finite for {which}. Nothing was updated; look at these rows of "
-        f"train.jsonl, lower model.inner.lr or set model.max_norm."
+        f"window {number}: loss or gradient is not finite for {which}. Nothing was updated; look at these training "
+        f"samples, lower model.inner.lr or set model.max_norm."
     )
 
 

@@ -140,6 +140,10 @@ def statistics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def spread(groups: Sequence[Group], number: int) -> list[Group]:
-    """One response each of up to `number` groups, evenly spread."""
-    step = max(len(groups) // number, 1)
-    return [Group(g.sample_id, g.domain, g.prompts[:1], g.rollouts[:1], g.rewards[:1]) for g in groups[::step][:number]]
+    """Up to `number` responses, evenly spread, as groups of one."""
+    every = [(group, j) for group in groups for j in range(len(group.rollouts))]
+    step = max(len(every) // number, 1)
+    return [
+        Group(g.sample_id, g.domain, g.prompts[j : j + 1], g.rollouts[j : j + 1], g.rewards[j : j + 1])
+        for g, j in every[::step][:number]
+    ]

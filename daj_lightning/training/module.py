@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from lightning import Callback
@@ -301,7 +300,7 @@ class DataReweightedJudge(Resumable):
         if stage == "fit":
             self.data.load_samples(self.objective.unit, self.rollouts.sampling.max_new_tokens if self.rollouts else 0)
             check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta)
-            check_objective(self.objective, self.reweighter, self.data.num_inner, self.data.num_meta)
+            check_objective(self.objective, self.reweighter, self.judge, self.data.num_inner, self.data.num_meta)
             self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_set)))
             self.report = None
 
@@ -395,11 +394,3 @@ class DataReweightedJudge(Resumable):
             logged |= {"meta/staleness": self.meta_average.staleness, "meta/cosine_to_average": cosine}
         for logger in self.loggers:  # self.log would skip the outer steps between two of log_every_n_steps
             logger.log_metrics(logged, step=self.num_windows)
-
-    def _optimizers(self) -> list[Any]:
-        optimizers = self.optimizers()
-        return optimizers if isinstance(optimizers, list) else [optimizers]
-
-    def _schedules(self) -> list[Any]:
-        schedules = self.lr_schedulers()
-        return schedules if isinstance(schedules, list) else [schedules]

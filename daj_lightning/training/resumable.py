@@ -122,3 +122,11 @@ class Resumable(LightningModule):
     def _trained_names(self) -> list[str]:
         trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         return trained + [f"reweighter.{name}" for name, _ in self.reweighter.named_buffers()]
+
+    def _optimizers(self) -> list[Any]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def _schedules(self) -> list[Any]:
+        schedules = self.lr_schedulers()
+        return schedules if isinstance(schedules, list) else [schedules]

@@ -11,22 +11,28 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from daj_lightning.data import JudgeData, PromptDataset, SampleStream
 from daj_lightning.judge import Judge, Reward, SelectionReward, decode
 from daj_lightning.records import BilevelBatch, DajError, JudgeBatch, PromptBatch
-from daj_lightning.rollout import Rollout, RolloutEngine, Sampling, TransformersEngine
+from daj_lightning.rollout import Rollout, RolloutEngine, RolloutError, Sampling, TransformersEngine
 from daj_lightning.training.answer import policy_of
 from daj_lightning.training.groups import Group, batch_of, groups_of, spread, statistics
 from daj_lightning.training.identity import TOLERANCE_NATS, check_identity, token_difference
 
-_PROBE_TOKENS = 16
+_PROBE_TOKENS = 64
+_CLOSE_S = 10.0
+
+
+Meta = Literal["reweighted", "fresh"]
+FlatGroups = Literal["keep", "skip", "replace"]
 
 
 class CloseRollouts(Callback):
@@ -36,7 +42,10 @@ class CloseRollouts(Callback):
         self.rollouts = rollouts
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.rollouts.close()
+        try:
+            self.rollouts.close()
+        except RolloutError as error:  # what broke the run is the news, and its state is still to be saved
+            rank_zero_warn(f"the rollout engine did not close: {error}", stacklevel=2)
 
 
 class _Answers(NamedTuple):
@@ -59,13 +68,14 @@ class Rollouts:
         consistency_reward: added where the responses of one number to both orders of the candidates are right (J1);
             needs data.both_orders.
         meta: "reweighted" draws the meta groups at phi and weights them by importance at phi'; "fresh" draws them
-            at phi', for one more sync and generation a meta batch.
+            at phi', for one more sync and generation a meta batch. Ratios are clipped as in training.
         flat_groups: a group whose responses all earned the same is kept, skipped (no pass, no gradient, not even of
             the pull to the reference) or replaced by groups of further prompts.
         max_replacements: rounds of further prompts a window; what is flat then is kept.
         mask_truncated: leaves the tokens of responses that met `max_new_tokens` out of the loss (DAPO, Yu et al. 2025).
         overlap: draws the next window's groups while this one trains; they are one version old. Not with "fresh".
-        num_checked: responses whose log-probabilities are computed again after every sync.
+        num_checked: responses whose log-probabilities are computed again at every draw; with overlap, of short ones
+            that are drawn for this after every sync.
         tolerance: nats by which these may be off on average; by the base's precision unless given.
     """
 
@@ -77,8 +87,8 @@ class Rollouts:
         max_new_tokens: int = 1024,
         temperature: float = 1.0,
         consistency_reward: float = 0.0,
-        meta: Literal["reweighted", "fresh"] = "reweighted",
-        flat_groups: Literal["keep", "skip", "replace"] = "keep",
+        meta: Meta = "reweighted",
+        flat_groups: FlatGroups = "keep",
         max_replacements: int = 3,
         mask_truncated: bool = False,
         overlap: bool = False,
@@ -91,6 +101,11 @@ class Rollouts:
                 f"model.rollouts needs group_size >= 2, temperature > 0, num_checked >= 1, max_replacements >= 1 and "
                 f"consistency_reward >= 0; got {group_size}, {temperature}, {num_checked}, {max_replacements} and "
                 f"{consistency_reward}."
+            )
+        if meta not in get_args(Meta) or flat_groups not in get_args(FlatGroups):
+            raise DajError(
+                f"model.rollouts.meta is one of {get_args(Meta)} and flat_groups one of {get_args(FlatGroups)}; got "
+                f"{meta!r} and {flat_groups!r}."
             )
         if overlap and not self.engine.overlaps:
             raise DajError(
@@ -118,6 +133,7 @@ class Rollouts:
         self.log: dict[str, float] = {}
         """Of the last draw, for loggers."""
         self._pending: Future[_Answers] | None = None
+        self._thread: ThreadPoolExecutor | None = None
 
     def start(self, judge: Judge, tokenizer: PreTrainedTokenizerBase, data: JudgeData) -> None:
         """Connect the engine to the judge.
@@ -137,23 +153,32 @@ class Rollouts:
                 f"data.max_length={data.max_length} lets prompt and response be longer than the model, which reads "
                 f"{context} tokens. Lower it."
             )
+        if self.engine.needs_adapters and judge.trains == "everything":
+            raise DajError(
+                f"{type(self.engine).__name__} is told of a new policy by its adapters, and model.judge trains "
+                f"everything. Train adapters, or use TransformersEngine."
+            )
         self.judge, self.tokenizer, self.data = judge, tokenizer, data
         self.sampling = replace(self.sampling, num_samples=self.group_size // orders)
-        self.nats = self.tolerance or TOLERANCE_NATS[judge.base_dtype]
-        self.version = None
+        self.nats = TOLERANCE_NATS[judge.base_dtype] if self.tolerance is None else self.tolerance
+        self.version, self._pending = None, None
         self.engine.connect(policy_of(judge, tokenizer))
         self._thread = ThreadPoolExecutor(1) if self.overlap else None
 
     def close(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
+        if self._pending is not None and not self._pending.cancel():
+            wait([self._pending], timeout=_CLOSE_S)  # a server keeps the adapter of a request that is under way
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
         self.engine.close()
 
     def description(self) -> dict[str, Any]:
         """What must not change between a run and its resumption."""
         return {
             "rollouts": f"{self.group_size} x {self.sampling.max_new_tokens} at {self.sampling.temperature}, meta "
-            f"{self.meta}, flat {self.flat_groups}, consistency {self.consistency_reward}",
+            f"{self.meta}, flat {self.flat_groups} in {self.max_replacements}, masked {self.mask_truncated}, "
+            f"consistency {self.consistency_reward}, overlap {self.overlap}",
+            "reward": type(self.reward).__name__,
         }
 
     # A window --------------------------------------------------------------------------------------
@@ -177,16 +202,16 @@ class Rollouts:
         assert isinstance(batch.inner, PromptBatch)
         assert isinstance(batch.meta, PromptBatch)
         inner = self._groups(batch.inner, answers.inner)
+        self.log |= {f"rollout/{name}": value for name, value in statistics(inner).items()}  # as the policy is
+        self.log["rollout/generate_s"] = answers.seconds
+        self.log["rollout/staleness"] = number - inner[0].rollouts[0].policy_version
         if self.flat_groups == "replace":
             inner = self._with_spread(inner, number)
         drawn = self._batch(inner, number)
-        self.log |= {f"rollout/{name}": value for name, value in statistics(inner).items()}
-        self.log["rollout/generate_s"] = answers.seconds
-        self.log["rollout/staleness"] = number - inner[0].rollouts[0].policy_version
-        if self.overlap:
-            self._begin_next(number + 1, meta_is_due)
-        else:
+        if drawn.old_logp is None:  # of the judge as it is
             self._check(inner, number)
+        if self.overlap and number + 1 < self.data.max_windows:
+            self._begin_next(number + 1, meta_is_due)
         if answers.meta is None:
             return drawn, batch.meta
         groups = self._groups(batch.meta, answers.meta)
@@ -209,6 +234,7 @@ class Rollouts:
         """Groups beside training, of the judge as it is; the draws do not depend on when they are asked for."""
         self._sync(number)
         groups = self._groups(prompts, self.engine.generate(_flat(prompts), self._seeded(0, "measured")))
+        self._check(groups, number)
         return self._batch(groups, number)
 
     # Its parts -------------------------------------------------------------------------------------
@@ -220,7 +246,6 @@ class Rollouts:
         self.engine.sync(version)
         self.version = version
         self.log["rollout/sync_s"] = time.perf_counter() - start
-        self._unchecked = True
 
     def _generate(self, batch: BilevelBatch, number: int, with_meta: bool) -> _Answers:
         assert isinstance(batch.inner, PromptBatch)
@@ -236,12 +261,11 @@ class Rollouts:
         """Sync, prove it by a few tokens, and leave the next window's prompts to the engine."""
         assert self._thread is not None
         self._sync(number - 1)
-        if number == self.data.max_windows:
-            return
         batch = self.data.window(number)
         assert isinstance(batch.inner, PromptBatch)
-        probe = PromptBatch(*(getattr(batch.inner, name)[:1] for name in PromptBatch.__slots__))
-        few = replace(self._seeded(number, "probe"), max_new_tokens=min(_PROBE_TOKENS, self.sampling.max_new_tokens))
+        probe = PromptBatch(*(getattr(batch.inner, name)[: self.num_checked] for name in PromptBatch.__slots__))
+        length = min(_PROBE_TOKENS, self.sampling.max_new_tokens)
+        few = replace(self._seeded(number, "probe"), max_new_tokens=length, num_samples=1)
         self._check(self._groups(probe, self.engine.generate(_flat(probe), few)), number - 1)
         wanted = self.meta == "reweighted" and meta_is_due(number)
         self._pending = self._thread.submit(self._generate, batch, number, wanted)
@@ -279,14 +303,14 @@ class Rollouts:
         return replace(batch, old_logp=batch.sampled_logp) if stale else batch
 
     def _check(self, groups: Sequence[Group], version: int) -> None:
-        """The policy identity check, once after every sync; on whatever was drawn, masked or not."""
-        if not self._unchecked:
-            return
-        self._unchecked = False
+        """The policy identity check, on whatever the judge as it is has drawn, masked or not."""
         few = spread(groups, self.num_checked)
         batch = batch_of(few, self.sampling.temperature, self.tokenizer.pad_token_id, lambda *_: False)
-        difference = token_difference(self.judge, batch.to(self.judge.policy.device))
-        check_identity(difference, version, self.nats)
+        batch = batch.to(self.judge.policy.device)
+        difference = token_difference(self.judge, batch)
+        with self.judge.reference():
+            to_reference = token_difference(self.judge, batch)
+        check_identity(difference, to_reference, version, self.nats)
         self.log["rollout/mismatch"] = float(difference.mean())
         self.log["rollout/mismatch_max"] = float(difference.max())
 

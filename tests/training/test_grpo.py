@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback
+from peft import PeftModel
 
 from conftest import Prepared
-from daj_lightning.bilevel import InstanceNet
-from daj_lightning.judge import Reward
+from daj_lightning.bilevel import BankEngine, FiniteDifferenceEngine, InstanceNet, JvpEngine, Uniform
+from daj_lightning.judge import Judge, Reward
 from daj_lightning.objectives import DPO, GRPO, KTO
 from daj_lightning.records import DajError, JudgeBatch, Judgment
-from daj_lightning.rollout import Policy, Rollout, RolloutError, Sampling, TransformersEngine
+from daj_lightning.rollout import Policy, Rollout, RolloutError, Sampling, TransformersEngine, VllmServer
 from daj_lightning.training import DataReweightedJudge, Level, Rollouts, WindowCheckpoint, last_checkpoint
 from tiny import toy_data, toy_module, toy_trainer
 
@@ -287,10 +288,13 @@ class Windows(Callback):
     def __init__(self) -> None:
         self.reports: list[Any] = []
         self.logs: list[dict[str, float]] = []
+        self.problems: list[set[str]] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         self.reports.append(pl_module.report)
         self.logs.append(pl_module.rollouts.log)
+        trained_on = pl_module.data.train_set.batch(pl_module.report.sample_ids.tolist()).comparisons
+        self.problems.append({group[0].problem_id for group in trained_on})
 
 
 def windows_of(prepared: Prepared, directory: Path, **rollouts: Any) -> Windows:
@@ -321,7 +325,8 @@ def test_replaced_groups_are_of_other_prompts_and_have_a_spread(
 ) -> None:
     kept = windows_of(prepared, tmp_path / "kept", reward=flat_for)
     replaced = windows_of(prepared, tmp_path / "replaced", reward=flat_for, flat_groups="replace", max_replacements=8)
-    assert [log["rollout/flat_groups"] for log in replaced.logs] == [0, 0, 0, 0]
+    assert all(kept_problems & flat_for.problems for kept_problems in kept.problems)
+    assert not any(problems & flat_for.problems for problems in replaced.problems)
     first = [windows.reports[0].sample_ids.tolist() for windows in (kept, replaced)]
     num_flat = round(kept.logs[0]["rollout/flat_groups"] * 4)
     assert sum(a != b for a, b in zip(*first, strict=True)) == num_flat > 0
@@ -332,3 +337,79 @@ def test_a_kto_window_of_one_is_refused_at_the_door(prepared: Prepared, tmp_path
     module = toy_module(prepared.base, objective=KTO())
     with pytest.raises(DajError, match=r"KTO compares the samples of a window .*num_inner=1 .*>= 2"):
         toy_trainer(tmp_path).fit(module, toy_data(prepared.root, prepared.base, num_inner=1))
+
+
+class OfTheBase(TransformersEngine):
+    """Takes every new version, and rolls out the base: the adapter is never applied."""
+
+    def generate(self, prompts: Any, sampling: Sampling) -> list[list[Rollout]]:
+        assert isinstance(self.model, PeftModel)
+        with self.model.disable_adapter():
+            return super().generate(prompts, sampling)
+
+
+def test_rollouts_of_the_base_are_noticed_where_the_judge_is_within_the_tolerance_of_it(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    """A tenth of a nat would pass a bfloat16 base; but the reference is nearer than noise explains."""
+    with pytest.raises(RolloutError, match="off the reference's, as if no adapter were in use"):
+        fit(prepared, tmp_path, rollouts={"engine": OfTheBase(), "tolerance": 0.1}, inner=Level(lr=1e-3))
+
+
+def test_under_overlap_the_window_that_is_drawn_on_the_spot_is_checked_too(prepared: Prepared, tmp_path: Path) -> None:
+    """A run of one window never draws ahead."""
+
+    class Wrong(Snapshot):
+        def generate(self, prompts: Any, sampling: Sampling) -> list[list[Rollout]]:
+            groups = super().generate(prompts, sampling)
+            return [[replace(r, logps=tuple(p - 3 for p in r.logps)) for r in group] for group in groups]
+
+    with pytest.raises(RolloutError, match="policy identity"):
+        fit(
+            prepared,
+            tmp_path,
+            rollouts={"engine": Wrong(), "overlap": True},
+            data={"max_windows": 1},
+            reweighter=Uniform(),
+        )
+
+
+def test_an_engine_that_fails_to_close_does_not_hide_what_broke_nor_lose_the_state(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    class Sticks(Fails):
+        def close(self) -> None:
+            raise RolloutError("cannot close either")
+
+    with pytest.warns(UserWarning, match="did not close"), pytest.raises(RolloutError, match="the engine is gone"):
+        fit(prepared, tmp_path, rollouts={"engine": Sticks(at=3)})
+    assert last_checkpoint(tmp_path / "checkpoints").name == "window-000003.ckpt"
+
+
+@pytest.mark.parametrize("engine", [BankEngine(), JvpEngine(), FiniteDifferenceEngine()], ids=lambda e: type(e).__name__)
+def test_every_engine_credits_nothing_to_a_skipped_group(
+    prepared: Prepared, tmp_path: Path, flat_for: FlatFor, engine: Any
+) -> None:
+    windows = Windows()
+    judge = Judge(str(prepared.base), "float32", lora_r=4, lora_alpha=8, attention="eager")
+    module = grpo(prepared, judge=judge, engine=engine, rollouts={"reward": flat_for, "flat_groups": "skip"})
+    toy_trainer(tmp_path, [windows]).fit(module, toy_data(prepared.root, prepared.base, max_windows=4))
+    skipped = [report.hypergradient[report.losses == 0] for report in windows.reports[2:]]
+    assert sum(map(len, skipped)) > 0
+    assert all((derivative == 0).all() for derivative in skipped)
+
+
+def test_dropout_is_refused_since_ratios_would_be_noise(prepared: Prepared, tmp_path: Path) -> None:
+    judge = Judge(str(prepared.base), "float32", lora_r=4, lora_alpha=8, lora_dropout=0.1)
+    with pytest.raises(DajError, match=r"GRPO compares the judge with itself .* dropout"):
+        fit(prepared, tmp_path, judge=judge)
+
+
+def test_a_judge_that_trains_everything_learns_by_grpo_and_needs_an_engine_without_adapters(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    judge = Judge(str(prepared.base), "float32", trains="everything")
+    trained = fit(prepared, tmp_path / "here", judge=judge, inner=Level(lr=1e-3), data={"max_windows": 3})
+    assert trained.num_windows == 3
+    with pytest.raises(DajError, match="VllmServer is told of a new policy by its adapters"):
+        fit(prepared, tmp_path / "there", judge=judge, rollouts={"engine": VllmServer()})
