@@ -386,7 +386,10 @@ def test_an_engine_that_fails_to_close_does_not_hide_what_broke_nor_lose_the_sta
     assert last_checkpoint(tmp_path / "checkpoints").name == "window-000003.ckpt"
 
 
-@pytest.mark.parametrize("engine", [BankEngine(), JvpEngine(), FiniteDifferenceEngine()], ids=lambda e: type(e).__name__)
+ENGINES = [BankEngine(), JvpEngine(), FiniteDifferenceEngine()]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
 def test_every_engine_credits_nothing_to_a_skipped_group(
     prepared: Prepared, tmp_path: Path, flat_for: FlatFor, engine: Any
 ) -> None:
