@@ -47,5 +47,5 @@ def test_every_command_in_the_readme_is_a_command() -> None:
 
 
 def test_make_targets_in_the_readme_exist() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"quickstart", "test"} <= set(re.findall(r"make (\w+)", README)) <= targets
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"quickstart", "test"} <= set(re.findall(r"make ([\w-]+)", README)) <= targets
