@@ -95,7 +95,7 @@ class Oracle:
     ) -> Tensor:
         """phi' (P,)."""
         losses = self.losses(phi, self.inner)
-        rows = [torch.cat([g.flatten() for g in torch.autograd.grad(loss, phi, create_graph=True)]) for loss in losses]
+        rows = [torch.cat([g.flatten() for g in torch.autograd.grad(loss, phi, retain_graph=True)]) for loss in losses]
         gradient = (weights(losses)[:, None] * torch.stack(rows)).mean(dim=0)
         return torch.cat([p.flatten() for p in phi]) - update(clip(gradient, max_norm))
 

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -249,14 +250,17 @@ def test_an_interrupt_ends_the_command_while_a_server_hangs(tmp_path: Path, conc
         files = ["--problems", str(tmp_path / "p.jsonl"), "--output", str(tmp_path / "c.jsonl")]
         served = ["--endpoint", f"http://127.0.0.1:{hanging.getsockname()[1]}/v1", "--model", "m"]
         start = [sys.executable, "-m", "daj_lightning", "sample", *files, *served, "--concurrency", str(concurrency)]
-        process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        # A shell's background job, and all that it starts, is deaf to SIGINT: the command must not inherit that.
+        hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(start, **quiet, text=True, preexec_fn=hears)
         try:
             connection, _ = hanging.accept()
             with connection:
                 connection.recv(1)
                 time.sleep(0.5)
                 process.send_signal(signal.SIGINT)
-                _, errors = process.communicate(timeout=60)  # the request itself would wait for 30 minutes
+                _, errors = process.communicate(timeout=15)  # the request itself would wait for 30 minutes
         finally:
             process.kill()
     assert process.returncode == 130
