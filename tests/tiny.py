@@ -13,8 +13,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from daj_lightning.bilevel import DomainWeights
 from daj_lightning.data import JudgeData, Source, TemplatedResponses
-from daj_lightning.judge import Judge
-from daj_lightning.records import Candidate, JudgeBatch, Problem, TestCase
+from daj_lightning.judge import Judge, Reward
+from daj_lightning.records import Candidate, JudgeBatch, Judgment, Problem, TestCase
 from daj_lightning.rollout import Sampling
 from daj_lightning.training import AtomicCheckpointIO, DataReweightedJudge, Level, WindowCheckpoint
 
@@ -89,6 +89,13 @@ class ToySource(Source):
 
     def description(self) -> dict[str, object]:
         return {"source": "toy"}
+
+
+class Vowels(Reward):
+    """Share of vowels in the response: the tiny judge, after twenty steps of cold start, earns nothing by selecting."""
+
+    def __call__(self, judgment: Judgment) -> float:
+        return sum(letter in "aeiou" for letter in judgment.response) / (1 + len(judgment.response))
 
 
 TOY_DOMAINS = ("atcoder-easy", "atcoder-hard")

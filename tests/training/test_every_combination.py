@@ -14,22 +14,15 @@ import inner as by_hand
 import oracle
 from conftest import Prepared
 from daj_lightning.bilevel import Credit, DomainWeights, InstanceNet, InstanceTable, Reweighter, Uniform
-from daj_lightning.judge import Judge, Reward
+from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, GRPO, KTO, ORPO, Objective
-from daj_lightning.records import JudgeBatch, Judgment
+from daj_lightning.records import JudgeBatch
 from daj_lightning.training import DataReweightedJudge, Level, Rollouts
-from tiny import randomize_adapters, toy_data, toy_module, toy_trainer
+from tiny import Vowels, randomize_adapters, toy_data, toy_module, toy_trainer
 
 LR, MAX_NORM, WINDOWS = 1e-3, 0.5, 5
 EPS = 1e-5
 """Of Adam. At 1e-8 its first step is the gradient's sign, and autograd loses six digits in differentiating that."""
-
-
-class Vowels(Reward):
-    """The tiny judge earns nothing by selecting; this has a spread."""
-
-    def __call__(self, judgment: Judgment) -> float:
-        return sum(letter in "aeiou" for letter in judgment.response) / (1 + len(judgment.response))
 
 
 class Recorded(DataReweightedJudge):

@@ -20,14 +20,7 @@ from daj_lightning.objectives import DPO, GRPO, KTO
 from daj_lightning.records import DajError, JudgeBatch, Judgment
 from daj_lightning.rollout import Policy, Rollout, RolloutError, Sampling, TransformersEngine, VllmServer
 from daj_lightning.training import DataReweightedJudge, Level, Rollouts, WindowCheckpoint, last_checkpoint
-from tiny import toy_data, toy_module, toy_trainer
-
-
-class Vowels(Reward):
-    """Share of vowels in the response: the tiny judge, after twenty steps of cold start, earns nothing by selecting."""
-
-    def __call__(self, judgment: Judgment) -> float:
-        return sum(letter in "aeiou" for letter in judgment.response) / (1 + len(judgment.response))
+from tiny import Vowels, toy_data, toy_module, toy_trainer
 
 
 def grpo(prepared: Prepared, **overrides: Any) -> DataReweightedJudge:

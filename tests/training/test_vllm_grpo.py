@@ -12,12 +12,11 @@ import torch
 from lightning import Callback
 
 from conftest import Prepared
-from daj_lightning.judge import Judge, Reward
+from daj_lightning.judge import Judge
 from daj_lightning.objectives import GRPO
-from daj_lightning.records import Judgment
 from daj_lightning.rollout import RolloutError, VllmServer
 from daj_lightning.training import ColdStart, DataReweightedJudge, Level, Rollouts
-from tiny import TINY_ARCHITECTURE, toy_data, toy_module, toy_trainer
+from tiny import TINY_ARCHITECTURE, Vowels, toy_data, toy_module, toy_trainer
 from vllm_base import BLOCK, OFFLINE, VARIABLE, ReusesPath, needs_vllm
 
 pytestmark = needs_vllm
@@ -31,13 +30,6 @@ def base(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     architecture = {**TINY_ARCHITECTURE, "hidden_size": 64, "head_dim": 32}
     ColdStart(architecture, vocab_size=320, steps=20, max_length=256).run(prepared.root / "train.jsonl", directory)
     return directory
-
-
-class Vowels(Reward):
-    """Share of vowels in the response: the tiny judge, after twenty steps of cold start, earns nothing by selecting."""
-
-    def __call__(self, judgment: Judgment) -> float:
-        return sum(letter in "aeiou" for letter in judgment.response) / (1 + len(judgment.response))
 
 
 class Watch(Callback):
