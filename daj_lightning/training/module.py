@@ -199,7 +199,7 @@ class DataReweightedJudge(Resumable):
         optimizer = self._optimizers()[0]
         gradient = self.store.combine(inner, weights)
         check_inner_step(inner, losses, weights, gradient, self.store, self.num_windows)
-        if self.is_warm:
+        if self.is_warm(self.num_windows):
             update = snapshot(optimizer.optimizer, self.flat)
             phi = self.flat.gather(self.flat.parameters) if self.engine.goes_back else None
             self.engine.observe(Window(inner, losses, self.store.rows, gradient, self.max_norm, update, phi))
@@ -209,13 +209,12 @@ class DataReweightedJudge(Resumable):
         self.flat.release_gradients()
         self.meta_average.pass_window()
 
-    @property
-    def is_warm(self) -> bool:
-        """Weights are learned, and this window is behind the warm-up: what it did may be credited."""
-        return self.learns_weights and self.num_windows >= self.outer_warmup_windows
+    def is_warm(self, window: int) -> bool:
+        """Weights are learned, and the window is behind the warm-up: what it does may be credited."""
+        return self.learns_weights and window >= self.outer_warmup_windows
 
     def meta_is_due(self, window: int) -> bool:
-        return self.learns_weights and window >= self.outer_warmup_windows and (window + 1) % self.meta_every == 0
+        return self.is_warm(window) and (window + 1) % self.meta_every == 0
 
     def meta_gradient(self, meta: JudgeBatch) -> MetaGradient:
         """Gradient of the mean meta loss at the moved judge, by halves of the batch; the average takes it in."""

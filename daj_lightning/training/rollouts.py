@@ -1,4 +1,4 @@
-"""What GRPO trains on: the judge's own responses, drawn while it trains, and proved to be its own.
+"""What GRPO trains on: the judge's own responses, drawn while it trains, and checked to be its own.
 
 Version w of the policy is the judge after w inner steps. A window's groups are drawn by its own version, or, with
 `overlap`, by the one before while the judge trained. The meta groups are either drawn beside them, at phi, and

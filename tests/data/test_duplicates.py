@@ -247,7 +247,7 @@ def test_a_program_of_a_removed_problem_removes_nothing() -> None:
 
 def test_the_bank_is_clean_of_programs_on_two_sides_and_its_tests_are_whole() -> None:
     """The policy "hasty" stops so early that its programs for different problems meet."""
-    problems, candidates = BankSource(num_problems=150, train_policy="hasty", other_policy="hasty").load()
+    problems, candidates = BankSource(num_problems=240, train_policy="hasty", other_policy="hasty").load()
     sides = {p.problem_id: split_of(p) or "" for p in problems}
     found = clean(problems, candidates)
     assert {r.kind for r in found.repeats if r.removed} == {"statement", "program"}

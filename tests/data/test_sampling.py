@@ -260,7 +260,7 @@ def test_an_interrupt_ends_the_command_while_a_server_hangs(tmp_path: Path, conc
                 connection.recv(1)
                 time.sleep(0.5)
                 process.send_signal(signal.SIGINT)
-                _, errors = process.communicate(timeout=15)  # the request itself would wait for 30 minutes
+                _, errors = process.communicate(timeout=5)  # the request itself would wait for 30 minutes
         finally:
             process.kill()
     assert process.returncode == 130
