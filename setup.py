@@ -168,7 +168,9 @@ def ninja_file(torch: Torch, compiler: str, cuda: CudaToolkit | None, pybind11: 
         if re.search(r"[\s$:]", str(path)):
             raise BuildFailed(f"the path {str(path)!r} holds a space, '$' or ':', which break the build.")
     includes = f"-I{ROOT}/csrc/include"
-    ops = ["csrc/cpu/grad_bank.cpp", "csrc/ops/ops.cpp"] + (["csrc/ops/ops_cuda.cpp"] if cuda else [])
+    ops = [source for source in sources("*/*.cpp") if not source.startswith("csrc/bindings/")]
+    if not cuda:
+        ops = [source for source in ops if not source.endswith("_cuda.cpp")]
     libraries = f"-L{torch.root}/lib -Wl,--no-as-needed -ltorch_cpu"
     if cuda and torch.cuda:
         libraries += " -ltorch_cuda"
@@ -200,9 +202,10 @@ def ninja_file(torch: Torch, compiler: str, cuda: CudaToolkit | None, pybind11: 
             f"{archs} {includes} -c $in -o $out",
             "  depfile = $out.d",
             "  deps = gcc",
-            f"build {object_of('csrc/cuda/grad_bank.cu')}: nvcc {ROOT}/csrc/cuda/grad_bank.cu",
         ]
-        ops.append("csrc/cuda/grad_bank.cu")
+        kernels = sources("cuda/*.cu")
+        lines += [f"build {object_of(source)}: nvcc {ROOT}/{source}" for source in kernels]
+        ops += kernels
     objects = " ".join(object_of(source) for source in ops)
     binding = "csrc/bindings/module.cpp"
     lines += [
@@ -214,6 +217,11 @@ def ninja_file(torch: Torch, compiler: str, cuda: CudaToolkit | None, pybind11: 
         "",
     ]
     return "\n".join(lines)
+
+
+def sources(pattern: str) -> list[str]:
+    """Files of csrc/, relative to the project, in a fixed order."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob(pattern))
 
 
 def object_of(source: str) -> str:

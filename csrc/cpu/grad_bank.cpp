@@ -2,7 +2,7 @@
 //
 // One row is one stream of memory, and a core fetches several streams at once faster than one after
 // another. So the rows go through together: the dot's in groups that share each load of the vector.
-#include "daj/launch.h"
+#include "daj/grad_bank.h"
 #include "daj/simd.h"
 
 #include <algorithm>

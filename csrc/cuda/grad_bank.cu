@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "daj/launch.h"
+#include "daj/grad_bank.h"
 
 namespace daj::cuda {
 namespace {

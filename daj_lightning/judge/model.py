@@ -143,7 +143,8 @@ class Judge(nn.Module):
 
     def response_logp(self, batch: JudgeBatch) -> Tensor:
         """Log-probability of each response given its prompt, summed over its tokens: (R,) float32, nats."""
-        logp_N, row_N = self.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask)
+        logp_N = self.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask)
+        row_N = batch.response_mask.nonzero()[:, 0]
         return logp_N.new_zeros(batch.input_ids.size(0)).index_add(0, row_N, logp_N)
 
     def response_token_logp(self, batch: JudgeBatch, rows: slice | None = None) -> Tensor:
@@ -156,21 +157,21 @@ class Judge(nn.Module):
         scored = batch.response_mask[rows]
         if not scored.any():  # rows that are masked out of the loss
             return torch.zeros(scored.shape, device=scored.device)
-        logp_N, row_N = self.token_logp(
+        logp_N = self.token_logp(
             batch.input_ids[rows], batch.attention_mask[rows], scored, temperature=batch.temperature
         )
-        return logp_N.new_zeros(scored.shape).index_put((row_N, scored.nonzero()[:, 1]), logp_N)
+        return logp_N.new_zeros(scored.shape).masked_scatter(scored, logp_N)
 
     def token_logp(
         self, input_ids: Tensor, attention_mask: Tensor, scored: Tensor, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Log-probability of the tokens where `scored` is true, each given what stands before it.
 
         Args:
             input_ids, attention_mask, scored: each (R, T); `scored` is false in column 0.
             temperature: divides the logits.
         Returns:
-            (N,) float32 nats, and (N,) the row of each token. The head only runs on these N positions.
+            (N,) float32 nats, row after row. The head only runs on these N positions.
         """
         causal_lm = self.causal_lm
         hidden_RTH = causal_lm.get_decoder()(
@@ -183,8 +184,7 @@ class Judge(nn.Module):
         if temperature != 1:
             logits_NV = logits_NV / temperature
         targets_N = input_ids[scored]
-        logp_N = logits_NV.log_softmax(dim=-1).gather(1, targets_N[:, None]).squeeze(1)
-        return logp_N, scored.nonzero()[:, 0]
+        return logits_NV.log_softmax(dim=-1).gather(1, targets_N[:, None]).squeeze(1)
 
     @contextmanager
     def reference(self) -> Iterator[None]:

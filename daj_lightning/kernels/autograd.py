@@ -1,7 +1,8 @@
-"""The bank ops have no derivative, and say so.
+"""Ops of csrc/ have no derivative of their own, and say so.
 
-They run on numbers that are derivatives already. A torch.library op without a formula would answer a
-forward-mode derivative with a silent zero (torch 2.13), and a reverse-mode one with a warning.
+Some run on numbers that are derivatives already; others get theirs from the public function around them. A
+torch.library op without a formula would answer a forward-mode derivative with a silent zero (torch 2.13), and a
+reverse-mode one with a warning.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from torch._C import DispatchKeySet
 from torch.autograd import forward_ad
 
 
-def refuse_derivatives(op: str, *tensors: Tensor) -> None:
+def refuse_derivatives(op: str, *inputs: object) -> None:
     """Raise NotImplementedError where torch would want to differentiate `op` at these inputs."""
-    for tensor in tensors:
+    for tensor in inputs:
+        if not isinstance(tensor, Tensor):
+            continue
         if tensor.requires_grad and torch.is_grad_enabled():
             raise NotImplementedError(
                 f"{op} has no derivative, and an input of shape {tuple(tensor.shape)} requires grad. "
@@ -30,9 +33,9 @@ def refuse_derivatives(op: str, *tensors: Tensor) -> None:
 def guard(library: torch.library.Library, op: torch._ops.OpOverload) -> None:
     """Make torch.ops.daj's `op` itself refuse, also under functorch's transforms, which wrap their inputs."""
 
-    def refuse_or_run(keys: DispatchKeySet, *tensors: Tensor) -> Tensor:
-        refuse_derivatives(op._opname, *tensors)
+    def refuse_or_run(keys: DispatchKeySet, *inputs: object) -> object:
+        refuse_derivatives(op._opname, *inputs)
         with torch._C._AutoDispatchBelowAutograd():
-            return op.redispatch(keys & torch._C._after_autograd_keyset, *tensors)
+            return op.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
 
     library.impl(op._opname, refuse_or_run, "Autograd", with_keyset=True)

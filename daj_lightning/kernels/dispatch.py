@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,11 @@ from daj_lightning.kernels import fake
 from daj_lightning.kernels.autograd import guard
 from daj_lightning.records import DajError
 
-OPS = ("grad_bank_dot", "grad_bank_combine")
+OPS = {
+    "grad_bank_dot": ("grad_bank_dot",),
+    "grad_bank_combine": ("grad_bank_combine",),
+}
+"""Public op -> the operators of torch.ops.daj behind it."""
 OLDEST_GPU = (8, 0)
 """Compute capability that csrc/cuda is compiled for."""
 
@@ -50,7 +55,7 @@ class KernelUse:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.op:18} {self.device:5} {self.implementation:6} {self.reason}"
+        return f"{self.op:24} {self.device:5} {self.implementation:6} {self.reason}"
 
 
 @functools.cache
@@ -70,15 +75,15 @@ def extension() -> Extension:
         return _none(f"it does not load: {error}. Build it again: pip install -e .")
     library = torch.library.Library("daj", "IMPL")
     fake.register(library)
-    for op in OPS:
+    for op in chain.from_iterable(OPS.values()):
         guard(library, getattr(torch.ops.daj, op).default)
     cuda = f"CUDA {facts['cuda']} ({facts['cuda_archs']})" if facts["cuda"] else "no CUDA"
     made_with = f"built with {facts['compiler']}, torch {facts['torch']}, {cuda}"
     return Extension(library, made_with, has_cuda=bool(facts["cuda"]))
 
 
-def uses_extension(bank: Tensor, operand: Tensor) -> bool:
-    """Whether the extension computes this call.
+def uses_extension(*tensors: Tensor) -> bool:
+    """Whether the extension computes a call with these tensors, all on one device.
 
     Raises:
         DajError: DAJ_KERNELS is none of the three, or is "ext" and the extension cannot serve.
@@ -86,14 +91,14 @@ def uses_extension(bank: Tensor, operand: Tensor) -> bool:
     mode = _mode()
     if mode == "torch":
         return False
-    obstacle = _obstacle(bank.device, bank.dtype, operand.dtype)
+    obstacle = _obstacle(tensors[0].device, *(tensor.dtype for tensor in tensors))
     if mode == "ext" and obstacle:
         raise DajError(f"DAJ_KERNELS=ext cannot serve this call: {obstacle}. Set DAJ_KERNELS=auto.")
     return not obstacle
 
 
 def kernel_report() -> list[KernelUse]:
-    """What each op uses for a float32 or bfloat16 bank on each device of this machine, and why."""
+    """What each op uses for float32 or bfloat16 tensors on each device of this machine, and why."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return [_use(op, device) for op in OPS for device in devices]
 
@@ -101,7 +106,7 @@ def kernel_report() -> list[KernelUse]:
 def _use(op: str, device: str) -> KernelUse:
     if _mode() == "torch":
         return KernelUse(op, device, "torch", "DAJ_KERNELS=torch")
-    obstacle = _obstacle(torch.device(device), torch.float32, torch.float32)
+    obstacle = _obstacle(torch.device(device))
     if obstacle:
         return KernelUse(op, device, "torch", obstacle)
     return KernelUse(op, device, "ext", extension().reason)
@@ -114,9 +119,9 @@ def _mode() -> str:
     return mode
 
 
-def _obstacle(device: torch.device, bank: torch.dtype, operand: torch.dtype) -> str:
-    """Why the extension cannot serve a bank and an operand of these dtypes; empty if it can."""
-    if torch.float64 in (bank, operand):
+def _obstacle(device: torch.device, *dtypes: torch.dtype) -> str:
+    """Why the extension cannot serve tensors of these dtypes; empty if it can."""
+    if torch.float64 in dtypes:
         return "float64 is computed by plain torch"
     if extension().library is None:
         return f"no extension: {extension().reason}"

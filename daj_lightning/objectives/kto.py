@@ -119,7 +119,7 @@ def estimate_kl(judge: Judge, batch: JudgeBatch) -> Tensor:
         row = torch.cat([prompt, response])[None]
         scored = torch.arange(row.size(1), device=row.device)[None] >= len(prompt)
         arguments = row, torch.ones_like(scored), scored
-        logp = judge.token_logp(*arguments)[0].sum()
+        logp = judge.token_logp(*arguments).sum()
         with judge.reference():
-            log_ratios.append(logp - judge.token_logp(*arguments)[0].sum())
+            log_ratios.append(logp - judge.token_logp(*arguments).sum())
     return torch.stack(log_ratios).mean()

@@ -61,7 +61,8 @@ class ORPO(Objective):
             is_chosen = torch.zeros_like(in_response)
             is_chosen[::2, 1:] = True
             scored = in_response | (batch.attention_mask & is_chosen)
-        logp_N, row_N = judge.token_logp(batch.input_ids, batch.attention_mask, scored)
+        logp_N = judge.token_logp(batch.input_ids, batch.attention_mask, scored)
+        row_N = scored.nonzero()[:, 0]
 
         def mean(counted: Tensor) -> Tensor:
             """(R,) over the tokens where `counted` (R, T), all of them scored, is true."""

@@ -1,13 +1,13 @@
-// The daj:: operators and their CPU side. Python sees them as torch.ops.daj.*.
+// The bank operators and their CPU side. Python sees them as torch.ops.daj.*.
 //
-// Built against torch's stable ABI: one binary serves every torch from 2.11 on.
+// csrc/ops is built against torch's stable ABI: one binary serves every torch from 2.11 on.
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
-#include "checks.h"
+#include "grad_bank_checks.h"
 
 namespace daj {
 namespace {
@@ -46,7 +46,7 @@ Tensor grad_bank_combine_cpu(Tensor bank, Tensor weights) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY(daj, library) {
+STABLE_TORCH_LIBRARY_FRAGMENT(daj, library) {
     library.def("grad_bank_dot(Tensor bank, Tensor vector) -> Tensor");
     library.def("grad_bank_combine(Tensor bank, Tensor weights) -> Tensor");
 }

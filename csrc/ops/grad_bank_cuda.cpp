@@ -1,28 +1,12 @@
-// The CUDA side of the daj:: operators. Needs no CUDA header, and no CUDA torch to compile.
+// The CUDA side of the bank operators. csrc/ops needs no CUDA header, and no CUDA torch to compile.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "checks.h"
-
-// Lives in libtorch_cuda, which a CPU torch lacks. Weak: there the library still loads, and nothing
-// calls it. (Streams show their handle in the stable ABI itself from torch 2.13 on only.)
-extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+#include "grad_bank_checks.h"
+#include "launch.h"
 
 namespace daj {
 namespace {
-
-void* current_stream(const Tensor& tensor) {
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr,
-                    "the extension was built against a torch without CUDA, and this torch has it. Build it again: "
-                    "pip install -e .");
-    void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-    return stream;
-}
-
-void check_launch(const char* op, const char* error) {
-    STD_TORCH_CHECK(error == nullptr, op, " could not start its CUDA kernel: ", error);
-}
 
 Tensor grad_bank_dot_cuda(Tensor bank, Tensor vector) {
     const BankType type = check_bank(bank);

@@ -1,7 +1,7 @@
-// Entry points of the kernels: raw pointers in, raw pointers out.
+// The gradient bank: raw pointers in, raw pointers out.
 //
-// Nothing here knows torch, so that csrc/cpu and csrc/cuda compile without it (and the latter without
-// a GPU). csrc/ops checks every argument before it calls; these functions trust what they get.
+// No header in this folder knows torch, so that csrc/cpu and csrc/cuda compile without it (and the latter
+// without a GPU). csrc/ops checks every argument before it calls; these functions trust what they get.
 // Letters: K rows of a gradient bank, P adapter parameters.
 #pragma once
 
