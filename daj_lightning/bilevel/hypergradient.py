@@ -134,7 +134,10 @@ class BankEngine(HypergradientEngine):
 
     @torch.no_grad()
     def __call__(self, meta_gradient: Tensor) -> list[Credit]:
-        through_state = self.preconditioner == "exact" and len(self.history) > 1
+        if self.preconditioner == "exact" and len(self.history) == 1:
+            (window,) = self.history
+            return [Credit(window.batch, window.losses, window.credit(meta_gradient))]
+        through_state = self.preconditioner == "exact"
         adjoint = self.history[-1].update.at_rest(meta_gradient) if through_state else None
         credits = []
         for window in reversed(self.history):

@@ -4,7 +4,8 @@ The only room that knows csrc/. Every op has a specification in plain torch, whi
 extension; dispatch.py says which of the two runs, `DAJ_KERNELS=auto|torch|ext` chooses.
 """
 
+from daj_lightning.kernels.adam import AdamJacobian
 from daj_lightning.kernels.dispatch import KernelUse, kernel_report
-from daj_lightning.kernels.grad_bank import grad_bank_combine, grad_bank_dot
+from daj_lightning.kernels.grad_bank import grad_bank_combine, grad_bank_dot, grad_bank_dot_adam
 
-__all__ = ["KernelUse", "grad_bank_combine", "grad_bank_dot", "kernel_report"]
+__all__ = ["AdamJacobian", "KernelUse", "grad_bank_combine", "grad_bank_dot", "grad_bank_dot_adam", "kernel_report"]

@@ -26,6 +26,7 @@ from daj_lightning.records import DajError
 
 OPS = {
     "grad_bank_dot": ("grad_bank_dot",),
+    "grad_bank_dot_adam": ("grad_bank_dot_adam",),
     "grad_bank_combine": ("grad_bank_combine",),
 }
 """Public op -> the operators of torch.ops.daj behind it."""

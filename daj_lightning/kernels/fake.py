@@ -8,11 +8,16 @@ from torch import Tensor
 
 def register(library: torch.library.Library) -> None:
     torch.library.register_fake("daj::grad_bank_dot", _fake_dot, lib=library)
+    torch.library.register_fake("daj::grad_bank_dot_adam", _fake_dot_adam, lib=library)
     torch.library.register_fake("daj::grad_bank_combine", _fake_combine, lib=library)
 
 
 def _fake_dot(bank: Tensor, vector: Tensor) -> Tensor:
     return vector.new_empty(bank.size(0))
+
+
+def _fake_dot_adam(bank: Tensor, vector: Tensor, *of_jacobian: Tensor | float) -> Tensor:
+    return vector.new_empty(bank.size(0) + 1)
 
 
 def _fake_combine(bank: Tensor, weights: Tensor) -> Tensor:
