@@ -93,12 +93,16 @@ class Case:
 def ours(
     op: str, device: str, run: Run, tolerance: Mapping[str, float], suffix: str = "", prepare: Run | None = None
 ) -> list[Provider]:
-    """The public function in plain torch, and with the extension where it serves."""
+    """The public function in plain torch, and with the extension where it serves.
+
+    DAJ_KERNELS, which is read at each call, switches between them; bench_kernels.main puts the old value back.
+    """
+    os.environ["DAJ_KERNELS"] = "auto"
     served = any((use.op, use.device, use.implementation) == (op, device, "ext") for use in kernel_report())
 
     def under(mode: str) -> Run:
         def switched() -> Any:
-            os.environ["DAJ_KERNELS"] = mode  # read at each call; main() puts the old value back
+            os.environ["DAJ_KERNELS"] = mode
             return run()
 
         return switched

@@ -1,0 +1,118 @@
+"""Losses of samples from their tokens' log-probabilities, and what one would write without the fused ops.
+
+Modes: dpo (segment_preference_loss) and grpo (segment_policy_loss), both with instance weights and with the gradient.
+Ours take the tokens row after row; eager takes rows padded to one length, as trainers do.
+Letters: R rows, T tokens of the longest row, B samples, N tokens over all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import torch
+import torch.nn.functional as F
+from kernel_cases import Case, Errors, Provider, Spec, ours, relative_error
+from torch import Tensor
+
+from daj_lightning.kernels import DPOTerms, PolicyTerms, segment_policy_loss, segment_preference_loss
+
+MODES = ("dpo", "grpo")
+BETA, KL, EPSILON = 0.1, 0.04, 0.2
+GROUP = 4  # responses to a prompt
+OURS, PEERS = {"loss": 1e-5, "gradient": 1e-5}, {"loss": 1e-4, "gradient": 1e-4}  # relative in the L2 norm
+
+Result = tuple[Tensor, Tensor]
+"""Losses (B,) and the gradient of their sum by the tokens' log-probabilities, padded (R, T) or not (N,)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows between half and the whole of the length; a policy and a reference a little off the judge."""
+
+    spec: Spec
+    mask: Tensor
+    """(R, T) bool."""
+    logp: Tensor
+    """(R, T), 0 outside of the mask; so are the next two."""
+    old: Tensor
+    reference: Tensor
+    advantages: Tensor
+    """(R,)."""
+    weights: Tensor
+    """(R,), of which a mode takes the first B."""
+
+    @classmethod
+    def draw(cls, spec: Spec) -> Problem:
+        R, T = spec["R"], spec["T"]
+        generator = torch.Generator(spec.device).manual_seed(0)
+        draw = partial(torch.randn, generator=generator, device=spec.device)
+        lengths = torch.randint(T // 2, T + 1, (R, 1), generator=generator, device=spec.device)
+        mask = torch.arange(T, device=spec.device) < lengths
+        logp = -draw(R, T).exp() * mask
+        old, reference = (logp + 0.1 * draw(R, T) * mask for _ in range(2))
+        return cls(spec, mask, logp, old, reference, draw(R), torch.rand(R, generator=generator, device=spec.device))
+
+    def case(self, mode: str) -> Case:
+        losses, own_op, own_losses, num_reads = {
+            "dpo": (self._dpo, "segment_preference_loss", self._our_dpo, 1),
+            "grpo": (self._grpo, "segment_policy_loss", self._our_grpo, 3),
+        }[mode]
+        providers = [Provider("eager", partial(self._eager, losses), PEERS)]
+        absent = {}
+        if self.logp.is_cuda:
+            compiled = torch.compile(losses, dynamic=False)
+            providers.append(Provider("eager, torch.compile", partial(self._eager, compiled), PEERS))
+        else:
+            absent["eager, torch.compile"] = "not tried on a CPU"
+        providers += ours(own_op, self.spec.device, partial(self._ours, own_losses), OURS)
+        tokens = float(self.mask.sum())
+        return Case(
+            replace(self.spec, mode=mode),
+            providers,
+            absent,
+            partial(self._errors, losses),
+            flop=20 * tokens,
+            bytes=4 * (num_reads + 1) * tokens,
+        )
+
+    def _errors(self, losses: Callable[..., Tensor], result: Result) -> Errors:
+        wanted, wanted_gradient = self._eager(losses, torch.float64)
+        loss, gradient = result
+        flat = gradient[self.mask] if gradient.dim() == 2 else gradient
+        return {
+            "loss": relative_error(loss, wanted),
+            "gradient": relative_error(flat, wanted_gradient[self.mask]),
+        }
+
+    def _eager(self, losses: Callable[..., Tensor], dtype: torch.dtype = torch.float32) -> Result:
+        logp = self.logp.to(dtype).requires_grad_()
+        loss = losses(logp, *(t.to(dtype) for t in (self.old, self.reference, self.advantages, self.weights)))
+        (gradient,) = torch.autograd.grad(loss.sum(), logp)
+        return loss.detach(), gradient
+
+    def _dpo(self, logp: Tensor, old: Tensor, reference: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
+        chosen, rejected = ((logp - reference) * self.mask).sum(dim=1).view(-1, 2).unbind(dim=1)
+        return -weights[: len(chosen)] * F.logsigmoid(BETA * (chosen - rejected))
+
+    def _grpo(self, logp: Tensor, old: Tensor, reference: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
+        ratio = torch.exp(logp - old)
+        clipped = ratio.clamp(1 - EPSILON, 1 + EPSILON)
+        gain = torch.minimum(ratio * advantages[:, None], clipped * advantages[:, None])
+        kl = torch.exp(reference - logp) - (reference - logp) - 1
+        of_row = ((KL * kl - gain) * self.mask).sum(dim=1) / self.mask.sum(dim=1)
+        return weights[: len(of_row) // GROUP] * of_row.view(-1, GROUP).sum(dim=1)
+
+    def _ours(self, losses: Callable[[Tensor], Tensor]) -> Result:
+        logp = self._rows.detach().requires_grad_()
+        loss = losses(logp)
+        (gradient,) = torch.autograd.grad(loss.sum(), logp)
+        return loss.detach(), gradient
+
+    def _our_dpo(self, logp: Tensor) -> Tensor:
+        terms = DPOTerms(self._reference_of_rows, BETA)
+        return segment_preference_loss(logp, self._offsets, terms, self._weights_dpo)
+
+    def _our_grpo(self, logp: Tensor) -> Tensor:
+        return segment_policy_loss(logp, self._offsets, self._policy_terms, self._weights_grpo)
