@@ -6,5 +6,20 @@ extension; dispatch.py says which of the two runs, `DAJ_KERNELS=auto|torch|ext` 
 
 from daj_lightning.kernels.dispatch import KernelUse, kernel_report
 from daj_lightning.kernels.grad_bank import grad_bank_combine, grad_bank_dot
+from daj_lightning.kernels.segment_loss import segment_policy_loss, segment_preference_loss
+from daj_lightning.kernels.segments import DPOTerms, KTOTerms, ORPOTerms, PolicyTerms, SFTTerms, segment_offsets
 
-__all__ = ["KernelUse", "grad_bank_combine", "grad_bank_dot", "kernel_report"]
+__all__ = [
+    "DPOTerms",
+    "KTOTerms",
+    "KernelUse",
+    "ORPOTerms",
+    "PolicyTerms",
+    "SFTTerms",
+    "grad_bank_combine",
+    "grad_bank_dot",
+    "kernel_report",
+    "segment_offsets",
+    "segment_policy_loss",
+    "segment_preference_loss",
+]
