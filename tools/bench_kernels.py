@@ -24,6 +24,7 @@ from unittest import mock
 
 import kernel_bank
 import kernel_logprob
+import kernel_losses
 import kernel_report as report
 import torch
 from kernel_cases import Case, Errors, Provider, Spec
@@ -32,7 +33,11 @@ from kernel_timing import copy_bandwidth, launches, peak_on_cpu, peak_on_gpu, ti
 
 from daj_lightning.kernels import kernel_report
 
-OPS: dict[str, ModuleType] = {"fused_linear_logprob": kernel_logprob, "grad_bank": kernel_bank}
+OPS: dict[str, ModuleType] = {
+    "fused_linear_logprob": kernel_logprob,
+    "grad_bank": kernel_bank,
+    "segment_loss": kernel_losses,
+}
 PEAKS = {"A100": (312e12, 2.0e12), "H200": (790e12, 4.3e12)}
 """Part of a GPU's name -> bfloat16 FLOP/s and bytes/s, as measured on such machines."""
 FLOOR = "bare GEMMs"
@@ -57,11 +62,13 @@ PRESETS = {
     "small": [
         *(Group("fused_linear_logprob", {"N": 32, "H": 64, "V": 500}, d, LOGPROB, 3) for d in ("float32", "bfloat16")),
         *(Group("grad_bank", {"P": 10_000, "K": 4}, d, kernel_bank.MODES, 3) for d in ("float32", "bfloat16")),
+        Group("segment_loss", {"R": 8, "T": 16}, "float32", kernel_losses.MODES, 3),
     ],
     "issue": [
         Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "float32", LOGPROB, 3),
         Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "bfloat16", ("fwd", "full"), 3),
         Group("grad_bank", {"P": ADAPTERS, "K": 16}, "bfloat16", kernel_bank.MODES),
+        Group("segment_loss", {"R": 32, "T": 256}, "float32", kernel_losses.MODES, 31),
     ],
     "gpu": [
         Group("fused_linear_logprob", {"N": 8192, "H": 2048, "V": QWEN3}, "bfloat16", LOGPROB),
@@ -72,6 +79,7 @@ PRESETS = {
             if (N, H) != (8192, 2048)
         ),
         *(Group("grad_bank", {"P": ADAPTERS, "K": 16}, d, kernel_bank.MODES) for d in ("bfloat16", "float32")),
+        *(Group("segment_loss", {"R": R, "T": 256}, "float32", kernel_losses.MODES) for R in (8, 32, 128)),
     ],
 }
 

@@ -16,13 +16,15 @@ import torch.nn.functional as F
 from kernel_cases import Case, Errors, Provider, Spec, ours, relative_error
 from torch import Tensor
 
-from daj_lightning.kernels import DPOTerms, PolicyTerms, segment_policy_loss, segment_preference_loss
+from daj_lightning.kernels import DPOTerms, PolicyTerms, segment_offsets, segment_policy_loss, segment_preference_loss
 
 MODES = ("dpo", "grpo")
 BETA, KL, EPSILON = 0.1, 0.04, 0.2
 GROUP = 4  # responses to a prompt
 OURS, PEERS = {"loss": 1e-5, "gradient": 1e-5}, {"loss": 1e-4, "gradient": 1e-4}  # relative in the L2 norm
 
+Losses = Callable[[Tensor], Tensor]
+"""Log-probabilities -> losses (B,)."""
 Result = tuple[Tensor, Tensor]
 """Losses (B,) and the gradient of their sum by the tokens' log-probabilities, padded (R, T) or not (N,)."""
 
@@ -38,6 +40,8 @@ class Problem:
     """(R, T), 0 outside of the mask; so are the next two."""
     old: Tensor
     reference: Tensor
+    reference_rows: Tensor
+    """(R,) of whole rows."""
     advantages: Tensor
     """(R,)."""
     weights: Tensor
@@ -52,13 +56,15 @@ class Problem:
         mask = torch.arange(T, device=spec.device) < lengths
         logp = -draw(R, T).exp() * mask
         old, reference = (logp + 0.1 * draw(R, T) * mask for _ in range(2))
-        return cls(spec, mask, logp, old, reference, draw(R), torch.rand(R, generator=generator, device=spec.device))
+        weights = torch.rand(R, generator=generator, device=spec.device)
+        return cls(spec, mask, logp, old, reference, reference.sum(dim=1), draw(R), weights)
 
     def case(self, mode: str) -> Case:
         losses, own_op, own_losses, num_reads = {
-            "dpo": (self._dpo, "segment_preference_loss", self._our_dpo, 1),
-            "grpo": (self._grpo, "segment_policy_loss", self._our_grpo, 3),
+            "dpo": (self._dpo, "segment_preference_loss", self._our_dpo(), 1),
+            "grpo": (self._grpo, "segment_policy_loss", self._our_grpo(), 3),
         }[mode]
+        rows = self.logp[self.mask]
         providers = [Provider("eager", partial(self._eager, losses), PEERS)]
         absent = {}
         if self.logp.is_cuda:
@@ -66,7 +72,7 @@ class Problem:
             providers.append(Provider("eager, torch.compile", partial(self._eager, compiled), PEERS))
         else:
             absent["eager, torch.compile"] = "not tried on a CPU"
-        providers += ours(own_op, self.spec.device, partial(self._ours, own_losses), OURS)
+        providers += ours(own_op, self.spec.device, partial(with_gradient, own_losses, rows), OURS)
         tokens = float(self.mask.sum())
         return Case(
             replace(self.spec, mode=mode),
@@ -77,42 +83,49 @@ class Problem:
             bytes=4 * (num_reads + 1) * tokens,
         )
 
-    def _errors(self, losses: Callable[..., Tensor], result: Result) -> Errors:
-        wanted, wanted_gradient = self._eager(losses, torch.float64)
+    def _errors(self, losses: Losses, result: Result) -> Errors:
+        truth, true_gradient = self._eager(losses, torch.float64)
         loss, gradient = result
         flat = gradient[self.mask] if gradient.dim() == 2 else gradient
-        return {
-            "loss": relative_error(loss, wanted),
-            "gradient": relative_error(flat, wanted_gradient[self.mask]),
-        }
+        return {"loss": relative_error(loss, truth), "gradient": relative_error(flat, true_gradient[self.mask])}
 
-    def _eager(self, losses: Callable[..., Tensor], dtype: torch.dtype = torch.float32) -> Result:
-        logp = self.logp.to(dtype).requires_grad_()
-        loss = losses(logp, *(t.to(dtype) for t in (self.old, self.reference, self.advantages, self.weights)))
-        (gradient,) = torch.autograd.grad(loss.sum(), logp)
-        return loss.detach(), gradient
+    def _eager(self, losses: Losses, dtype: torch.dtype = torch.float32) -> Result:
+        return with_gradient(losses, self.logp.to(dtype))
 
-    def _dpo(self, logp: Tensor, old: Tensor, reference: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
-        chosen, rejected = ((logp - reference) * self.mask).sum(dim=1).view(-1, 2).unbind(dim=1)
-        return -weights[: len(chosen)] * F.logsigmoid(BETA * (chosen - rejected))
+    def _dpo(self, logp: Tensor) -> Tensor:
+        margin = ((logp * self.mask).sum(dim=1) - self.reference_rows).view(-1, 2)
+        return -self.weights[: len(margin)] * F.logsigmoid(BETA * (margin[:, 0] - margin[:, 1]))
 
-    def _grpo(self, logp: Tensor, old: Tensor, reference: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
-        ratio = torch.exp(logp - old)
-        clipped = ratio.clamp(1 - EPSILON, 1 + EPSILON)
-        gain = torch.minimum(ratio * advantages[:, None], clipped * advantages[:, None])
-        kl = torch.exp(reference - logp) - (reference - logp) - 1
-        of_row = ((KL * kl - gain) * self.mask).sum(dim=1) / self.mask.sum(dim=1)
-        return weights[: len(of_row) // GROUP] * of_row.view(-1, GROUP).sum(dim=1)
+    def _grpo(self, logp: Tensor) -> Tensor:
+        ratio, advantages = torch.exp(logp - self.old), self.advantages[:, None]
+        gain = torch.minimum(ratio * advantages, ratio.clamp(1 - EPSILON, 1 + EPSILON) * advantages)
+        towards = self.reference - logp
+        token_losses = KL * (torch.exp(towards) - towards - 1) - gain
+        of_group = ((token_losses * self.mask).sum(dim=1) / self.mask.sum(dim=1)).view(-1, GROUP).sum(dim=1)
+        return self.weights[: len(of_group)] * of_group
 
-    def _ours(self, losses: Callable[[Tensor], Tensor]) -> Result:
-        logp = self._rows.detach().requires_grad_()
-        loss = losses(logp)
-        (gradient,) = torch.autograd.grad(loss.sum(), logp)
-        return loss.detach(), gradient
+    def _our_dpo(self) -> Losses:
+        weights, terms = self.weights[: self.spec["R"] // 2], DPOTerms(self.reference_rows, BETA)
+        return lambda logp: segment_preference_loss(logp, self._offsets, terms, weights)
 
-    def _our_dpo(self, logp: Tensor) -> Tensor:
-        terms = DPOTerms(self._reference_of_rows, BETA)
-        return segment_preference_loss(logp, self._offsets, terms, self._weights_dpo)
+    def _our_grpo(self) -> Losses:
+        weights, old, reference = (
+            self.weights[: self.spec["R"] // GROUP],
+            self.old[self.mask],
+            self.reference[self.mask],
+        )
+        terms = PolicyTerms(
+            GROUP, self.advantages, self.mask.sum(dim=1), old, None, reference, epsilon=EPSILON, beta=KL
+        )
+        return lambda logp: segment_policy_loss(logp, self._offsets, terms, weights)
 
-    def _our_grpo(self, logp: Tensor) -> Tensor:
-        return segment_policy_loss(logp, self._offsets, self._policy_terms, self._weights_grpo)
+    @cached_property
+    def _offsets(self) -> Tensor:
+        return segment_offsets(self.mask)
+
+
+def with_gradient(losses: Losses, logp: Tensor) -> Result:
+    logp = logp.detach().requires_grad_()
+    loss = losses(logp)
+    (gradient,) = torch.autograd.grad(loss.sum(), logp)
+    return loss.detach(), gradient

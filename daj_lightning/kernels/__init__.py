@@ -7,5 +7,22 @@ extension; dispatch.py says which of the two runs, `DAJ_KERNELS=auto|torch|ext` 
 from daj_lightning.kernels.adam import AdamJacobian
 from daj_lightning.kernels.dispatch import KernelUse, kernel_report
 from daj_lightning.kernels.grad_bank import grad_bank_combine, grad_bank_dot, grad_bank_dot_adam
+from daj_lightning.kernels.segment_loss import segment_policy_loss, segment_preference_loss
+from daj_lightning.kernels.segments import DPOTerms, KTOTerms, ORPOTerms, PolicyTerms, SFTTerms, segment_offsets
 
-__all__ = ["AdamJacobian", "KernelUse", "grad_bank_combine", "grad_bank_dot", "grad_bank_dot_adam", "kernel_report"]
+__all__ = [
+    "AdamJacobian",
+    "DPOTerms",
+    "KTOTerms",
+    "KernelUse",
+    "ORPOTerms",
+    "PolicyTerms",
+    "SFTTerms",
+    "grad_bank_combine",
+    "grad_bank_dot",
+    "grad_bank_dot_adam",
+    "kernel_report",
+    "segment_offsets",
+    "segment_policy_loss",
+    "segment_preference_loss",
+]

@@ -28,6 +28,8 @@ OPS = {
     "grad_bank_dot": ("grad_bank_dot",),
     "grad_bank_dot_adam": ("grad_bank_dot_adam",),
     "grad_bank_combine": ("grad_bank_combine",),
+    "segment_preference_loss": ("segment_preference_loss",),
+    "segment_policy_loss": ("segment_policy_loss",),
 }
 """Public op -> the operators of torch.ops.daj behind it."""
 OLDEST_GPU = (8, 0)
@@ -120,6 +122,7 @@ def _mode() -> str:
     return mode
 
 
+@torch.compiler.assume_constant_result  # torch.compile asks once, and traces none of the loading
 def _obstacle(device: torch.device, *dtypes: torch.dtype) -> str:
     """Why the extension cannot serve tensors of these dtypes; empty if it can."""
     if torch.float64 in dtypes:
