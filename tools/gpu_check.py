@@ -111,7 +111,7 @@ def run(check: Check, log: Path, limit_s: float) -> bool:
             status = child.wait(limit_s)
             outcome = "passed" if status == 0 else f"FAILED with status {status}"
         except subprocess.TimeoutExpired:
-            outcome = f"FAILED: not done after {limit_s:.0f} s"
+            outcome = f"FAILED: not done after {limit_s:g} s"
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)  # compute-sanitizer's child too

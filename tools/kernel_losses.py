@@ -21,7 +21,8 @@ from daj_lightning.kernels import DPOTerms, PolicyTerms, segment_offsets, segmen
 MODES = ("dpo", "grpo")
 BETA, KL, EPSILON = 0.1, 0.04, 0.2
 GROUP = 4  # responses to a prompt
-OURS, PEERS = {"loss": 1e-5, "gradient": 1e-5}, {"loss": 1e-4, "gradient": 1e-4}  # relative in the L2 norm
+# Relative in the L2 norm. Rows of 400 nats, summed in float32 one after another, are off by some 1e-4 nats.
+OURS, PEERS = {"loss": 3e-5, "gradient": 3e-5}, {"loss": 1e-4, "gradient": 1e-4}
 
 Losses = Callable[[Tensor], Tensor]
 """Log-probabilities -> losses (B,)."""
