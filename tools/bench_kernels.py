@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -28,9 +29,9 @@ import kernel_logprob
 import kernel_losses
 import kernel_report as report
 import torch
-from kernel_cases import Case, Errors, Provider, Spec
+from kernel_cases import Case, Errors, Problem, Provider, Spec
 from kernel_report import Row
-from kernel_timing import copy_bandwidth, launches, peak_on_cpu, peak_on_gpu, time_on_cpu, time_on_gpu
+from kernel_timing import copy_bandwidth, in_a_fork, launches, peak_on_cpu, peak_on_gpu, time_on_cpu, time_on_gpu
 
 from daj_lightning.kernels import kernel_report
 
@@ -45,6 +46,13 @@ PEAKS = {"A100": (312e12, 2.0e12), "H200": (790e12, 4.3e12)}
 FLOOR = "bare GEMMs"
 QWEN3 = 151_936  # vocabulary
 ADAPTERS = 34_865_152  # parameters of Qwen3-1.7B at r = 32
+
+
+class Peaks(dict[str, dict[str, float]]):
+    """Mode -> provider -> MiB above the inputs."""
+
+    def of(self, mode: str, provider: str) -> float | None:
+        return self.get(mode, {}).get(provider)
 
 
 class Group(NamedTuple):
@@ -88,24 +96,24 @@ PRESETS = {
 }
 
 
-def cases(groups: Sequence[Group], device: str) -> Iterator[tuple[Case, int]]:
-    """Benchmarks with their rounds; inputs are drawn once a group and freed before the next."""
-    for group in groups:
-        problem = draw(Spec(group.op, "", tuple(group.sizes.items()), group.dtype, device))
-        for mode in group.modes:
-            yield problem.case(mode), group.rounds
-        del problem
-        if device == "cuda":
-            torch.cuda.empty_cache()
-            torch.compiler.reset()  # else the compiler gives up on a function after eight sizes of it
+def measure_group(group: Group, device: str, with_memory: bool) -> Iterator[tuple[Case, list[Row]]]:
+    """Inputs are drawn once a group and freed before the next."""
+    peaks = peaks_elsewhere(group) if with_memory and device == "cpu" else Peaks()
+    problem = draw(group, device)
+    for mode in group.modes:
+        case = problem.case(mode)
+        yield case, measure(case, group.rounds, peaks)
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.compiler.reset()  # else the compiler gives up on a function after eight sizes of it
 
 
-def draw(spec: Spec) -> kernel_logprob.Problem | kernel_bank.Problem:
-    return OPS[spec.op].Problem.draw(spec)
+def draw(group: Group, device: str) -> Problem:
+    return OPS[group.op].Problem.draw(Spec(group.op, "", tuple(group.sizes.items()), group.dtype, device))
 
 
-def measure(case: Case, rounds: int, with_memory: bool) -> list[Row]:
-    """Check every provider, then time those that are right."""
+def measure(case: Case, rounds: int, peaks: Peaks) -> list[Row]:
+    """Check every provider, then time those that are right. On a GPU memory is measured here, else it is known."""
     spec, on_gpu = case.spec, case.spec.device == "cuda"
     checked = [(provider, *check(provider, case)) for provider in case.providers]
     timed = [provider for provider, _, wrong in checked if not wrong]
@@ -120,10 +128,8 @@ def measure(case: Case, rounds: int, with_memory: bool) -> list[Row]:
     for provider, errors, wrong in checked:
         row = Row(spec, provider.name, errors, case.flop, case.bytes, wrong, timings.get(provider.name), floor_ms)
         if not wrong and provider.name != FLOOR:
-            row = replace(row, launches=launches(provider.run, spec.device))
-            if with_memory:
-                peak = peak_on_gpu(provider.run) if on_gpu else peak_elsewhere(spec, provider.name)
-                row = replace(row, peak_mib=peak)
+            peak = peak_on_gpu(provider.run) if on_gpu else peaks.of(spec.mode, provider.name)
+            row = replace(row, peak_mib=peak, launches=launches(provider.run, spec.device))
         rows.append(row)
     return rows
 
@@ -149,26 +155,33 @@ def gpu_floor(case: Case) -> float | None:
     return None if rates is None else max(case.flop / rates[0], case.bytes / rates[1]) * 1e3
 
 
-def peak_elsewhere(spec: Spec, name: str) -> float:
-    """MiB, measured by a process of its own."""
+def peaks_elsewhere(group: Group) -> Peaks:
+    """Measured by a process that does nothing else."""
     done = subprocess.run(
-        [sys.executable, __file__, "--memory-of", spec.to_json(), name],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+        [sys.executable, __file__, "--memory-of", json.dumps(group)], stdout=subprocess.PIPE, text=True, check=True
     )
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return Peaks(json.loads(done.stdout.splitlines()[-1]))
 
 
-def peak_here(spec: Spec, name: str) -> float:
-    """MiB of one provider, in a process that did nothing else."""
-    small = replace(spec, sizes=tuple((letter, min(size, 64)) for letter, size in spec.sizes))
-    for warm_up in (draw(small).case(spec.mode), case := draw(spec).case(spec.mode)):
-        provider = warm_up.provider(name)
-        if provider.prepare is not None:
-            provider.prepare()
-        if warm_up is not case:
-            provider.run()  # loads code, starts what starts once
+def peaks_here(group: Group) -> Peaks:
+    """Each provider runs in a fork of its own, so that none finds memory that another one left."""
+    small = group._replace(sizes={letter: min(size, 64) for letter, size in group.sizes.items()})
+    warm_up, problem = draw(small, "cpu"), draw(group, "cpu")
+    peaks = Peaks()
+    for mode in group.modes:
+        first, case = warm_up.case(mode), problem.case(mode)
+        for provider in case.providers:
+            peak = in_a_fork(partial(peak_of, first.provider(provider.name), provider))
+            if peak is not None:
+                peaks.setdefault(mode, {})[provider.name] = peak
+    return peaks
+
+
+def peak_of(warm_up: Provider, provider: Provider) -> float:
+    for each in (warm_up, provider):
+        if each.prepare is not None:
+            each.prepare()
+    warm_up.run()  # loads code, starts what starts once
     return peak_on_cpu(provider.run)
 
 
@@ -184,12 +197,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{report.table_head()}")
     rows: list[Row] = []
     absent: dict[str, None] = {}
-    for case, rounds in cases(groups, args.device):
-        measured = measure(case, rounds, with_memory=args.preset != "small")
-        for row in measured:
-            print(report.table_line(row, measured[0]), flush=True)
-        rows += measured
-        absent |= {f"{case.spec.op}, {name}: {reason}": None for name, reason in case.absent.items()}
+    for group in groups:
+        for case, measured in measure_group(group, args.device, with_memory=args.preset != "small"):
+            for row in measured:
+                print(report.table_line(row, measured[0]), flush=True)
+            rows += measured
+            absent |= {f"{case.spec.op}, {name}: {reason}": None for name, reason in case.absent.items()}
     print("\nAbsent:", *(f"- {line}" for line in absent), sep="\n")
     if args.csv is not None:
         report.write_csv(args.csv, rows, device_name(args.device))
@@ -214,12 +227,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="timed calls of each provider, on the CPU")
     parser.add_argument("--csv", type=Path, help="file for every number")
     parser.add_argument("--plots", type=Path, help="folder for PNG files")
-    parser.add_argument("--memory-of", nargs=2, metavar=("SPEC", "PROVIDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", metavar="GROUP", help=argparse.SUPPRESS)  # for peaks_elsewhere
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     with mock.patch.dict(os.environ):  # providers of ours switch DAJ_KERNELS
         if args.memory_of:
-            print(json.dumps(peak_here(Spec.from_json(args.memory_of[0]), args.memory_of[1])))
+            print(json.dumps(peaks_here(Group(*json.loads(args.memory_of)))))
             return 0
         return run(args)
 

@@ -7,11 +7,10 @@ we promise. A peer is allowed more, and its error stands beside its time.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -47,14 +46,6 @@ class Spec:
     def torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Spec:
-        fields = json.loads(text)
-        return cls(**{**fields, "sizes": tuple((letter, size) for letter, size in fields["sizes"])})
-
 
 @dataclass(frozen=True, slots=True)
 class Provider:
@@ -88,6 +79,12 @@ class Case:
 
     def provider(self, name: str) -> Provider:
         return next(provider for provider in self.providers if provider.name == name)
+
+
+class Problem(Protocol):
+    """The inputs of an op's benchmarks."""
+
+    def case(self, mode: str) -> Case: ...
 
 
 def ours(

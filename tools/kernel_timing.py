@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,29 @@ def peak_on_gpu(run: Run) -> float:
 
 
 def peak_on_cpu(run: Run) -> float:
-    """MiB of resident memory above what this process held before; call it in a process that does nothing else."""
+    """MiB of resident memory above what this process held before; call it in a process or fork of its own."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # else memory freed before would hide some of what the call takes
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
     before = _status_kib("VmRSS")
     run()
     return (_status_kib("VmHWM") - before) / 1024
+
+
+def in_a_fork(measure: Callable[[], float]) -> float | None:
+    """What it returns in a copy of this process; None where it raises there."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, repr(measure()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return float(text) if text else None
 
 
 def _status_kib(field: str) -> int:
