@@ -7,5 +7,15 @@ extension; dispatch.py says which of the two runs, `DAJ_KERNELS=auto|torch|ext` 
 from daj_lightning.kernels.adam import AdamJacobian
 from daj_lightning.kernels.dispatch import KernelUse, kernel_report
 from daj_lightning.kernels.grad_bank import grad_bank_combine, grad_bank_dot, grad_bank_dot_adam
+from daj_lightning.kernels.instance_net import instance_net_hypergrad, squareplus
 
-__all__ = ["AdamJacobian", "KernelUse", "grad_bank_combine", "grad_bank_dot", "grad_bank_dot_adam", "kernel_report"]
+__all__ = [
+    "AdamJacobian",
+    "KernelUse",
+    "grad_bank_combine",
+    "grad_bank_dot",
+    "grad_bank_dot_adam",
+    "instance_net_hypergrad",
+    "kernel_report",
+    "squareplus",
+]
