@@ -182,7 +182,8 @@ def ninja_file(torch: Torch, compiler: str, cuda: CudaToolkit | None, pybind11: 
         # keep this machine's paths out of the binary. Nobody reads errno or floating-point traps, and for their sake
         # sqrt and a division behind a condition would go one float at a time.
         "cxxflags = -O3 -fno-math-errno -fno-trapping-math -std=c++20 -fPIC -fvisibility=hidden -Wall -Wno-psabi "
-        f"-ffile-prefix-map={ROOT}/= -ffile-prefix-map={torch.root}=torch -ffile-prefix-map={pybind11}=pybind11 {includes}",
+        f"-ffile-prefix-map={ROOT}/= -ffile-prefix-map={torch.root}=torch -ffile-prefix-map={pybind11}=pybind11 "
+        f"{includes}",
         f"torchflags = -DTORCH_TARGET_VERSION=0x020b000000000000 -isystem {torch.root}/include",
         f"pyflags = -isystem {pybind11} -isystem {sysconfig.get_path('include')} -I.",
         "rule cxx",

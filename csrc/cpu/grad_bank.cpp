@@ -13,8 +13,8 @@ namespace {
 constexpr int kGroup = 4;    // rows of the dot that go through together
 constexpr int kVectors = 4;  // of Floats, which the combination sums at once
 
-// sums[r] = sum over n columns of row r times vector, for `Rows` rows that lie P apart. Sixteen lanes
-// times two accumulators keep at most 128 additions in float; the rest is added in double.
+// sums[r] = sum over n columns of row r times vector, for `Rows` rows that lie P apart. Eight lanes
+// times two accumulators keep at most 256 additions in float; the rest is added in double.
 template <int Rows, typename T>
 DAJ_INLINE void dot_rows(const T* rows, int64_t P, const float* vector, int64_t n, double* sums) {
     Floats even[Rows] = {}, odd[Rows] = {};

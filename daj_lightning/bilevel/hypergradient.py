@@ -4,7 +4,7 @@
 
 J is the optimizer's Jacobian after clipping, C the clipping's, q the meta gradient at the moved judge,
 g_i the sample's raw gradient. A sample whose gradient helps the meta set gets a negative number, so
-gradient descent on alpha raises its weight. Knows no reweighter: `weights.backward(gradient=d)` joins them.
+gradient descent on alpha raises its weight. Knows no reweighter: `Reweighter.accumulate` joins them.
 Letters: K samples in a window, P adapter parameters, T windows.
 """
 

@@ -7,6 +7,7 @@ extension; dispatch.py says which of the two runs, `DAJ_KERNELS=auto|torch|ext` 
 from daj_lightning.kernels.adam import AdamJacobian
 from daj_lightning.kernels.dispatch import KernelUse, kernel_report
 from daj_lightning.kernels.grad_bank import grad_bank_combine, grad_bank_dot, grad_bank_dot_adam
+from daj_lightning.kernels.instance_net import instance_net_hypergrad, squareplus
 from daj_lightning.kernels.segment_loss import segment_policy_loss, segment_preference_loss
 from daj_lightning.kernels.segments import DPOTerms, KTOTerms, ORPOTerms, PolicyTerms, SFTTerms, segment_offsets
 
@@ -21,8 +22,10 @@ __all__ = [
     "grad_bank_combine",
     "grad_bank_dot",
     "grad_bank_dot_adam",
+    "instance_net_hypergrad",
     "kernel_report",
     "segment_offsets",
     "segment_policy_loss",
     "segment_preference_loss",
+    "squareplus",
 ]

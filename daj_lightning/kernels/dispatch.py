@@ -1,7 +1,8 @@
 """Which implementation an op uses: the extension built from csrc/, or plain torch.
 
 The environment variable `DAJ_KERNELS` is read at every call:
-    auto    the extension where it was built and serves the tensors at hand, else plain torch (default)
+    auto    the extension where it was built and serves the tensors at hand, else plain torch (default); a
+            warning, once a process, where it was not built
     torch   always plain torch
     ext     always the extension; an error that says why where it cannot
 """
@@ -12,9 +13,11 @@ import functools
 import importlib
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import Literal
 
 import torch
@@ -30,6 +33,7 @@ OPS = {
     "grad_bank_combine": ("grad_bank_combine",),
     "segment_preference_loss": ("segment_preference_loss",),
     "segment_policy_loss": ("segment_policy_loss",),
+    "instance_net_hypergrad": ("instance_net_hypergrad",),
 }
 """Public op -> the operators of torch.ops.daj behind it."""
 OLDEST_GPU = (8, 0)
@@ -67,7 +71,7 @@ def extension() -> Extension:
     folder = Path(__file__).parent
     record = folder / "_build.json"
     if not record.is_file():
-        return _none("it was never built here: run pip install -e .")
+        return _none("it was never built here. Build it: pip install -e .")
     build = json.loads(record.read_text())
     if not build["built"]:
         return _none(f"its build failed: {build['reason']}")
@@ -85,16 +89,18 @@ def extension() -> Extension:
     return Extension(library, made_with, has_cuda=bool(facts["cuda"]))
 
 
-def uses_extension(*tensors: Tensor) -> bool:
+def uses_extension(*tensors: Tensor, unless: str = "") -> bool:
     """Whether the extension computes a call with these tensors, all on one device.
 
+    Args:
+        unless: why this op's kernel cannot serve the call; empty if it can.
     Raises:
         DajError: DAJ_KERNELS is none of the three, or is "ext" and the extension cannot serve.
     """
     mode = _mode()
     if mode == "torch":
         return False
-    obstacle = _obstacle(tensors[0].device, *(tensor.dtype for tensor in tensors))
+    obstacle = unless or _obstacle(tensors[0].device, *(tensor.dtype for tensor in tensors))
     if mode == "ext" and obstacle:
         raise DajError(f"DAJ_KERNELS=ext cannot serve this call: {obstacle}. Set DAJ_KERNELS=auto.")
     return not obstacle
@@ -139,4 +145,11 @@ def _obstacle(device: torch.device, *dtypes: torch.dtype) -> str:
 
 
 def _none(reason: str) -> Extension:
+    """Told to whoever did not ask for plain torch: once, as an extension is looked for once."""
+    if _mode() == "auto":
+        warnings.warn(
+            f"the kernels run in plain torch, which is slower, for want of the extension: {shorten(reason, 200)} "
+            "`python -m daj_lightning kernels` tells more; DAJ_KERNELS=torch asks for plain torch.",
+            stacklevel=2,
+        )
     return Extension(None, reason, has_cuda=False)

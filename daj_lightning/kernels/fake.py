@@ -14,6 +14,7 @@ def register(library: torch.library.Library) -> None:
     torch.library.register_fake("daj::grad_bank_combine", _fake_combine, lib=library)
     torch.library.register_fake("daj::segment_preference_loss", _fake_preference_loss, lib=library)
     torch.library.register_fake("daj::segment_policy_loss", _fake_policy_loss, lib=library)
+    torch.library.register_fake("daj::instance_net_hypergrad", _fake_instance_net, lib=library)
 
 
 def _fake_dot(bank: Tensor, vector: Tensor) -> Tensor:
@@ -41,3 +42,7 @@ def _fake_policy_loss(
 
 def _fake_losses(logp: Tensor, offsets: Tensor, rows_per_sample: int) -> tuple[Tensor, Tensor]:
     return logp.new_empty((offsets.size(0) - 1) // rows_per_sample), torch.empty_like(logp)
+
+
+def _fake_instance_net(features: Tensor, parameters: Tensor, derivative: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(derivative), torch.empty_like(parameters)
