@@ -6,5 +6,20 @@ extension; dispatch.py says which of the two runs, `DAJ_KERNELS=auto|torch|ext` 
 
 from daj_lightning.kernels.dispatch import KernelUse, kernel_report
 from daj_lightning.kernels.grad_bank import grad_bank_combine, grad_bank_dot
+from daj_lightning.kernels.linear_logprob import (
+    fused_linear_logprob,
+    fused_linear_logprob_jvp,
+    fused_linear_logprob_vjp,
+)
+from daj_lightning.kernels.vocabulary_pass import LinearLogprob
 
-__all__ = ["KernelUse", "grad_bank_combine", "grad_bank_dot", "kernel_report"]
+__all__ = [
+    "KernelUse",
+    "LinearLogprob",
+    "fused_linear_logprob",
+    "fused_linear_logprob_jvp",
+    "fused_linear_logprob_vjp",
+    "grad_bank_combine",
+    "grad_bank_dot",
+    "kernel_report",
+]
