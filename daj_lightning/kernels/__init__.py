@@ -11,11 +11,12 @@ from daj_lightning.kernels.linear_logprob import (
     fused_linear_logprob_jvp,
     fused_linear_logprob_vjp,
 )
-from daj_lightning.kernels.vocabulary_pass import LinearLogprob
+from daj_lightning.kernels.vocabulary_pass import LinearLogprob, Logits
 
 __all__ = [
     "KernelUse",
     "LinearLogprob",
+    "Logits",
     "fused_linear_logprob",
     "fused_linear_logprob_jvp",
     "fused_linear_logprob_vjp",
