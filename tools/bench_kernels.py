@@ -25,6 +25,7 @@ from unittest import mock
 
 import kernel_bank
 import kernel_grpo
+import kernel_instance_net
 import kernel_logprob
 import kernel_losses
 import kernel_report as report
@@ -40,6 +41,7 @@ OPS: dict[str, ModuleType] = {
     "grad_bank": kernel_bank,
     "linear_grpo": kernel_grpo,
     "segment_loss": kernel_losses,
+    "instance_net_hypergrad": kernel_instance_net,
 }
 PEAKS = {"A100": (312e12, 2.0e12), "H200": (790e12, 4.3e12)}
 """Part of a GPU's name -> bfloat16 FLOP/s and bytes/s, as measured on such machines."""
@@ -74,12 +76,14 @@ PRESETS = {
         *(Group("grad_bank", {"P": 10_000, "K": 4}, d, kernel_bank.MODES, 3) for d in ("float32", "bfloat16")),
         Group("linear_grpo", {"N": 32, "H": 64, "V": 500, "T": 8}, "float32", kernel_grpo.MODES, 3),
         Group("segment_loss", {"R": 8, "T": 16}, "float32", kernel_losses.MODES, 3),
+        Group("instance_net_hypergrad", {"B": 8, "F": 1, "H": 10}, "float32", kernel_instance_net.MODES, 3),
     ],
     "issue": [
         Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "float32", LOGPROB, 3),
         Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "bfloat16", ("fwd", "full"), 3),
         Group("grad_bank", {"P": ADAPTERS, "K": 16}, "bfloat16", kernel_bank.MODES),
         Group("segment_loss", {"R": 32, "T": 256}, "float32", kernel_losses.MODES, 31),
+        Group("instance_net_hypergrad", {"B": 16, "F": 1, "H": 10}, "float32", kernel_instance_net.MODES, 31),
     ],
     "gpu": [
         Group("fused_linear_logprob", {"N": 8192, "H": 2048, "V": QWEN3}, "bfloat16", LOGPROB),
@@ -92,6 +96,10 @@ PRESETS = {
         Group("linear_grpo", {"N": 8192, "H": 2048, "V": QWEN3, "T": 256}, "bfloat16", kernel_grpo.MODES),
         *(Group("grad_bank", {"P": ADAPTERS, "K": 16}, d, kernel_bank.MODES) for d in ("bfloat16", "float32")),
         *(Group("segment_loss", {"R": R, "T": 256}, "float32", kernel_losses.MODES) for R in (8, 32, 128)),
+        *(
+            Group("instance_net_hypergrad", {"B": B, "F": 1, "H": 10}, "float32", kernel_instance_net.MODES)
+            for B in (16, 256, 4096)
+        ),
     ],
 }
 

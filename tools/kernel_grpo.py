@@ -16,8 +16,7 @@ from kernel_cases import Case, Errors, Provider, Spec, missing, ours, relative_e
 from kernel_logprob import LogProb
 from torch import Tensor
 
-from daj_lightning import kernels
-from daj_lightning.kernels import PolicyTerms, segment_policy_loss
+from daj_lightning.kernels import PolicyTerms, fused_linear_logprob, segment_policy_loss
 
 MODES = ("full",)
 EPSILON = 0.2
@@ -89,7 +88,7 @@ class Problem:
         terms = PolicyTerms(1, self.advantages, lengths, epsilon=EPSILON)
 
         def loss(hidden: Tensor) -> Tensor:
-            logp = kernels.fused_linear_logprob(hidden, weight, targets).logp
+            logp = fused_linear_logprob(hidden, weight, targets).logp
             return segment_policy_loss(logp, offsets, terms).mean()
 
         return loss

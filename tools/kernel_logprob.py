@@ -19,7 +19,7 @@ from kernel_cases import Case, Errors, Provider, Spec, missing, ours, relative_e
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from daj_lightning import kernels
+from daj_lightning.kernels import fused_linear_logprob, fused_linear_logprob_jvp
 
 MODES = ("fwd", "full", "jvp", "8 vjps")
 NUM_VJPS = 8
@@ -169,7 +169,7 @@ class Problem:
         return errors
 
     def _our_run(self, mode: str, run: Callable[[LogProb], Any]) -> Callable[[], Any]:
-        return partial(run, lambda hidden: kernels.fused_linear_logprob(hidden, self.weight, self.targets).logp)
+        return partial(run, lambda hidden: fused_linear_logprob(hidden, self.weight, self.targets).logp)
 
     def _jvp_from_kept_u(self) -> list[Provider]:
         """As where a backward pass already left u: no pass of the vocabulary at all."""
@@ -177,10 +177,10 @@ class Problem:
 
         def prepare() -> None:
             with torch.no_grad():
-                kept[:] = [kernels.fused_linear_logprob(self.hidden, self.weight, self.targets, need_u=True)]
+                kept[:] = [fused_linear_logprob(self.hidden, self.weight, self.targets, need_u=True)]
 
         def run() -> tuple[Tensor, Tensor]:
-            return kept[0].logp, kernels.fused_linear_logprob_jvp(kept[0].u, self.tangent)
+            return kept[0].logp, fused_linear_logprob_jvp(kept[0].u, self.tangent)
 
         return ours("fused_linear_logprob", self.spec.device, run, OURS[self.spec.dtype], ", u kept", prepare)
 

@@ -29,7 +29,7 @@ HEADER = (
 )  # fmt: skip
 LETTERS = {
     "N": "tokens", "H": "hidden size", "V": "vocabulary", "K": "rows", "P": "parameters", "R": "sequences",
-    "T": "tokens a sequence", "B": "samples",
+    "T": "tokens a sequence", "B": "samples", "F": "features",
 }  # fmt: skip
 
 

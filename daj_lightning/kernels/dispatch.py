@@ -34,8 +34,13 @@ OPS = {
     "segment_preference_loss": ("segment_preference_loss",),
     "segment_policy_loss": ("segment_policy_loss",),
     "instance_net_hypergrad": ("instance_net_hypergrad",),
+    "fused_linear_logprob": ("logprob_tile", "logprob_finish"),
 }
 """Public op -> the operators of torch.ops.daj behind it."""
+TORCH_ON_CPU = {
+    "fused_linear_logprob": "matrix products are 95 % of its time: on a CPU, plain torch runs the same algorithm",
+}
+"""Public op -> why the extension does not serve it on a CPU, whatever DAJ_KERNELS says."""
 OLDEST_GPU = (8, 0)
 """Compute capability that csrc/cuda is compiled for."""
 
@@ -116,6 +121,8 @@ def _use(op: str, device: str) -> KernelUse:
     if _mode() == "torch":
         return KernelUse(op, device, "torch", "DAJ_KERNELS=torch")
     obstacle = _obstacle(torch.device(device))
+    if device == "cpu":
+        obstacle = TORCH_ON_CPU.get(op, obstacle)
     if obstacle:
         return KernelUse(op, device, "torch", obstacle)
     return KernelUse(op, device, "ext", extension().reason)

@@ -15,6 +15,8 @@ def register(library: torch.library.Library) -> None:
     torch.library.register_fake("daj::segment_preference_loss", _fake_preference_loss, lib=library)
     torch.library.register_fake("daj::segment_policy_loss", _fake_policy_loss, lib=library)
     torch.library.register_fake("daj::instance_net_hypergrad", _fake_instance_net, lib=library)
+    torch.library.register_fake("daj::logprob_tile", _fake_nothing, lib=library)
+    torch.library.register_fake("daj::logprob_finish", _fake_nothing, lib=library)
 
 
 def _fake_dot(bank: Tensor, vector: Tensor) -> Tensor:
@@ -46,3 +48,7 @@ def _fake_losses(logp: Tensor, offsets: Tensor, rows_per_sample: int) -> tuple[T
 
 def _fake_instance_net(features: Tensor, parameters: Tensor, derivative: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
     return torch.empty_like(derivative), torch.empty_like(parameters)
+
+
+def _fake_nothing(*inputs: object) -> None:
+    """Of an op that writes into its inputs."""

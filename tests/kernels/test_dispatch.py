@@ -47,6 +47,8 @@ def test_the_extension_runs_where_it_was_built(monkeypatch: pytest.MonkeyPatch, 
     assert ops_called() == {"daj::grad_bank_dot", "daj::grad_bank_combine"}
     on_cpu = [use for use in kernel_report() if use.device == "cpu"]
     assert [use.op for use in on_cpu] == list(OPS)
+    on_cpu = [use for use in kernel_report() if use.device == "cpu" and use.op.startswith("grad_bank")]
+    assert [use.op for use in on_cpu] == ["grad_bank_dot", "grad_bank_combine"]
     assert all(use.implementation == "ext" and "built with" in use.reason for use in on_cpu)
 
 
