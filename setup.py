@@ -179,9 +179,11 @@ def ninja_file(torch: Torch, compiler: str, cuda: CudaToolkit | None, pybind11: 
         libraries += f" -L{cuda.library_dir()} -lcudart_static -lrt -lpthread -ldl"
     lines = [
         # No -march: csrc/include/daj/simd.h picks the instruction set when the library loads. The maps
-        # keep this machine's paths out of the binary.
-        f"cxxflags = -O3 -std=c++20 -fPIC -fvisibility=hidden -Wall -Wno-psabi -ffile-prefix-map={ROOT}/= "
-        f"-ffile-prefix-map={torch.root}=torch -ffile-prefix-map={pybind11}=pybind11 {includes}",
+        # keep this machine's paths out of the binary. Nobody reads errno or floating-point traps, and for their sake
+        # sqrt and a division behind a condition would go one float at a time.
+        "cxxflags = -O3 -fno-math-errno -fno-trapping-math -std=c++20 -fPIC -fvisibility=hidden -Wall -Wno-psabi "
+        f"-ffile-prefix-map={ROOT}/= -ffile-prefix-map={torch.root}=torch -ffile-prefix-map={pybind11}=pybind11 "
+        f"{includes}",
         f"torchflags = -DTORCH_TARGET_VERSION=0x020b000000000000 -isystem {torch.root}/include",
         f"pyflags = -isystem {pybind11} -isystem {sysconfig.get_path('include')} -I.",
         "rule cxx",

@@ -1,224 +1,248 @@
-"""Time the gradient-bank ops against what one would write without them.
+"""Kernels against their peers: time, memory, launches and error of each.
 
-A provider is timed only after its result agreed with float64. CPU: process CPU seconds (wall time means
-nothing on a shared machine), one thread, rounds interleaved, the first one dropped. GPU: CUDA events, with
-the L2 cache flushed before each call (triton.testing.do_bench). P defaults to Qwen3-1.7B with r = 16.
+    python tools/bench_kernels.py                                  # seconds, on a CPU
+    python tools/bench_kernels.py --preset issue                   # CPU figures of issue 6: about 20 minutes, 6 GB
+    python tools/bench_kernels.py --preset gpu --device cuda --csv kernels.csv --plots plots
 
-    python tools/bench_kernels.py                  # CPU: 2 GB of memory, about a minute
-    python tools/bench_kernels.py --device cuda
+A provider is timed only if its result agrees with float64 (kernel_cases.py: Provider.tolerance). One that is absent
+is named with the reason. Exit status 1 if an op of ours disagrees or fails; a missed figure does not change it.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+from unittest import mock
 
 import torch
-from torch import Tensor
 
-from daj_lightning.kernels import kernel_report, reference
+import kernel_bank
+import kernel_grpo
+import kernel_instance_net
+import kernel_logprob
+import kernel_losses
+import kernel_report as report
+from daj_lightning.kernels import kernel_report
+from kernel_cases import Case, Errors, Problem, Provider, Spec
+from kernel_report import Row
+from kernel_timing import copy_bandwidth, in_a_fork, launches, peak_on_cpu, peak_on_gpu, time_on_cpu, time_on_gpu
 
-NUM_TENSORS = 392  # adapter tensors of Qwen3-1.7B: 28 layers x 7 linear layers x (A, B)
-# Largest relative L2 error: what we promise, one long sum in float32, and operands rounded to bfloat16.
-OURS, FLOAT32, BFLOAT16 = 1e-5, 1e-4, 2e-2
-
-Op = Callable[[], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """One way to compute an op, ready to call."""
-
-    name: str
-    run: Op
-    tolerance: float = FLOAT32
-    """Largest relative L2 error against float64 at which it is worth timing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Milliseconds: median, and the 20th and 80th percentile."""
-
-    p50: float
-    p20: float
-    p80: float
+OPS: dict[str, ModuleType] = {
+    "fused_linear_logprob": kernel_logprob,
+    "grad_bank": kernel_bank,
+    "linear_grpo": kernel_grpo,
+    "segment_loss": kernel_losses,
+    "instance_net_hypergrad": kernel_instance_net,
+}
+PEAKS = {"A100": (312e12, 2.0e12), "H200": (790e12, 4.3e12)}
+"""Part of a GPU's name -> bfloat16 FLOP/s and bytes/s, as measured on such machines."""
+FLOOR = "bare GEMMs"
+QWEN3 = 151_936  # vocabulary
+ADAPTERS = 34_865_152  # parameters of Qwen3-1.7B at r = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """The tensors of one benchmark."""
+class Peaks(dict[str, dict[str, float]]):
+    """Mode -> provider -> MiB above the inputs."""
 
-    bank: Tensor
-    """(K, P)."""
-    vector: Tensor
-    """(P,) float32."""
-    weights: Tensor
-    """(K,) float32."""
-
-    @classmethod
-    def draw(cls, K: int, P: int, dtype: torch.dtype, device: str) -> Problem:
-        generator = torch.Generator(device).manual_seed(0)
-        bank = torch.empty(K, P, dtype=dtype, device=device)
-        for row in bank:  # row by row: no float32 copy of the bank
-            row.copy_(torch.randn(P, generator=generator, device=device))
-        vector = torch.randn(P, generator=generator, device=device)
-        return cls(bank, vector, torch.rand(K, generator=generator, device=device))
-
-    def true_dot(self) -> Tensor:
-        """(K,) float64."""
-        vector = self.vector.double()
-        return torch.stack([torch.dot(row.double(), vector) for row in self.bank])
-
-    def true_combine(self) -> Tensor:
-        """(P,) float64."""
-        total = torch.zeros_like(self.vector, dtype=torch.float64)
-        for row, weight in zip(self.bank, self.weights.tolist(), strict=True):
-            total.add_(row, alpha=weight)
-        return total
-
-    def parts(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """A (..., P) tensor cut into NUM_TENSORS parts, as a model's parameters would cut it."""
-        return flat.tensor_split(NUM_TENSORS, dim=-1)
+    def of(self, mode: str, provider: str) -> float | None:
+        return self.get(mode, {}).get(provider)
 
 
-def dot_providers(problem: Problem) -> list[Provider]:
-    bank, vector = problem.bank, problem.vector
-    rows = [problem.parts(row) for row in bank]
-    parts = problem.parts(vector)
+class Group(NamedTuple):
+    """Benchmarks that share their inputs."""
 
-    def loop() -> Tensor:
-        terms = [torch.dot(g.float(), v) for row in rows for g, v in zip(row, parts, strict=True)]
-        return torch.stack(terms).view(len(rows), -1).sum(dim=1)
-
-    providers = [
-        Provider("loop over tensors", loop),
-        Provider("flat mv, float32", lambda: torch.mv(bank.float(), vector)),
-        Provider("ours, torch", lambda: reference.grad_bank_dot(bank, vector), OURS),
-    ]
-    if bank.dtype == torch.bfloat16:
-        providers.append(Provider("flat mv, bfloat16", lambda: torch.mv(bank, vector.bfloat16()), BFLOAT16))
-    if bank.is_cuda:
-        compiled = torch.compile(lambda b, v: (b.float() * v).sum(dim=1))
-        providers.append(Provider("torch.compile", lambda: compiled(bank, vector)))
-    if extension_serves(bank):
-        dot = torch.ops.daj.grad_bank_dot
-        providers.append(Provider("ours, extension", lambda: dot(bank, vector), OURS))
-    return providers
+    op: str
+    sizes: dict[str, int]
+    """The first one is the x axis of plots."""
+    dtype: str
+    modes: tuple[str, ...]
+    rounds: int = 9
+    """On a CPU."""
 
 
-def combine_providers(problem: Problem) -> list[Provider]:
-    bank, weights = problem.bank, problem.weights
-    rows = [problem.parts(row) for row in bank]
-
-    def loop() -> Tensor:
-        total = torch.zeros(bank.size(1), device=bank.device)
-        for row, weight in zip(rows, weights.tolist(), strict=True):
-            for into, g in zip(problem.parts(total), row, strict=True):
-                into.add_(g, alpha=weight)
-        return total
-
-    providers = [
-        Provider("loop over tensors", loop),
-        Provider("flat mv, float32", lambda: torch.mv(bank.float().T, weights)),
-        Provider("ours, torch", lambda: reference.grad_bank_combine(bank, weights), OURS),
-    ]
-    if bank.dtype == torch.bfloat16:
-        providers.append(Provider("flat mv, bfloat16", lambda: torch.mv(bank.T, weights.bfloat16()), BFLOAT16))
-    if bank.is_cuda:
-        compiled = torch.compile(lambda b, w: (b.float() * w[:, None]).sum(dim=0))
-        providers.append(Provider("torch.compile", lambda: compiled(bank, weights)))
-    if extension_serves(bank):
-        combine = torch.ops.daj.grad_bank_combine
-        providers.append(Provider("ours, extension", lambda: combine(bank, weights), OURS))
-    return providers
-
-
-def extension_serves(bank: Tensor) -> bool:
-    return any(use.device == bank.device.type and use.implementation == "ext" for use in kernel_report())
-
-
-def relative_error(result: Tensor, truth: Tensor) -> float:
-    """In the L2 norm."""
-    difference = result.double().sub_(truth)
-    return float(difference.norm() / truth.norm())
+LOGPROB = kernel_logprob.MODES
+PRESETS = {
+    "small": [
+        *(Group("fused_linear_logprob", {"N": 32, "H": 64, "V": 500}, d, LOGPROB, 3) for d in ("float32", "bfloat16")),
+        *(Group("grad_bank", {"P": 10_000, "K": 4}, d, kernel_bank.MODES, 3) for d in ("float32", "bfloat16")),
+        Group("linear_grpo", {"N": 32, "H": 64, "V": 500, "T": 8}, "float32", kernel_grpo.MODES, 3),
+        Group("segment_loss", {"R": 8, "T": 16}, "float32", kernel_losses.MODES, 3),
+        Group("instance_net_hypergrad", {"B": 8, "F": 1, "H": 10}, "float32", kernel_instance_net.MODES, 3),
+    ],
+    "issue": [
+        Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "float32", LOGPROB, 3),
+        Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "bfloat16", ("fwd", "full"), 3),
+        Group("grad_bank", {"P": ADAPTERS, "K": 16}, "bfloat16", kernel_bank.MODES),
+        Group("segment_loss", {"R": 32, "T": 256}, "float32", kernel_losses.MODES, 31),
+        Group("instance_net_hypergrad", {"B": 16, "F": 1, "H": 10}, "float32", kernel_instance_net.MODES, 31),
+    ],
+    "gpu": [
+        Group("fused_linear_logprob", {"N": 8192, "H": 2048, "V": QWEN3}, "bfloat16", LOGPROB),
+        *(
+            Group("fused_linear_logprob", {"N": N, "H": H, "V": QWEN3}, "bfloat16", ("full",))
+            for H in (2048, 5120)
+            for N in (1024, 4096, 8192)
+            if (N, H) != (8192, 2048)
+        ),
+        Group("linear_grpo", {"N": 8192, "H": 2048, "V": QWEN3, "T": 256}, "bfloat16", kernel_grpo.MODES),
+        *(Group("grad_bank", {"P": ADAPTERS, "K": 16}, d, kernel_bank.MODES) for d in ("bfloat16", "float32")),
+        *(Group("segment_loss", {"R": R, "T": 256}, "float32", kernel_losses.MODES) for R in (8, 32, 128)),
+        *(
+            Group("instance_net_hypergrad", {"B": B, "F": 1, "H": 10}, "float32", kernel_instance_net.MODES)
+            for B in (16, 256, 4096)
+        ),
+    ],
+}
 
 
-def time_on_cpu(providers: list[Provider], rounds: int) -> list[Timing]:
-    """CPU time of this process; rounds interleaved, so that a busy neighbour hits every provider alike."""
-    times: list[list[float]] = [[] for _ in providers]
-    for round_ in range(rounds + 1):
-        for provider, taken in zip(providers, times, strict=True):
-            start = time.process_time()
-            provider.run()
-            if round_ > 0:
-                taken.append((time.process_time() - start) * 1e3)
-    return [Timing(*percentiles(taken)) for taken in times]
+def measure_group(group: Group, device: str, with_memory: bool) -> Iterator[tuple[Case, list[Row]]]:
+    """Inputs are drawn once a group and freed before the next."""
+    peaks = peaks_elsewhere(group) if with_memory and device == "cpu" else Peaks()
+    problem = draw(group, device)
+    for mode in group.modes:
+        case = problem.case(mode)
+        yield case, measure(case, group.rounds, peaks)
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.compiler.reset()  # else the compiler gives up on a function after eight sizes of it
 
 
-def percentiles(values: list[float]) -> tuple[float, float, float]:
-    fifths = statistics.quantiles(values, n=5, method="inclusive")
-    return statistics.median(values), fifths[0], fifths[-1]
+def draw(group: Group, device: str) -> Problem:
+    return OPS[group.op].Problem.draw(Spec(group.op, "", tuple(group.sizes.items()), group.dtype, device))
 
 
-def time_on_gpu(providers: list[Provider]) -> list[Timing]:
-    from triton.testing import do_bench
-
-    return [Timing(*do_bench(provider.run, quantiles=[0.5, 0.2, 0.8])) for provider in providers]
-
-
-def bench(op: str, problem: Problem, rounds: int) -> bool:
-    """Print the table of one op; returns whether every provider agreed with float64."""
-    K, P = problem.bank.shape
-    if op == "dot":
-        providers, truth = dot_providers(problem), problem.true_dot()
-    else:
-        providers, truth = combine_providers(problem), problem.true_combine()
-    errors = [relative_error(provider.run(), truth) for provider in providers]
-    right = [error <= p.tolerance for p, error in zip(providers, errors, strict=True)]
-    timed = [provider for provider, ok in zip(providers, right, strict=True) if ok]
-    timings = iter(time_on_gpu(timed) if problem.bank.is_cuda else time_on_cpu(timed, rounds))
-    moved_gb = (problem.bank.nbytes + 4 * P) / 1e9  # the least: the bank once, one float32 vector once
-    unit = "ms" if problem.bank.is_cuda else "CPU ms"
-    print(f"\ngrad_bank_{op}, K = {K}, P = {P:,}, {str(problem.bank.dtype).removeprefix('torch.')}\n")
-    print(f"| provider | {unit} p50 [p20-p80] | GB/s | error vs float64 | time / loop |")
-    print("|---|---|---|---|---|")
-    loop: float | None = None
-    for provider, error, ok in zip(providers, errors, right, strict=True):
-        if not ok:
-            print(f"| {provider.name} | not timed: wrong | | {error:.1e} | |")
-            continue
-        t = next(timings)
-        loop = loop or t.p50
-        print(
-            f"| {provider.name} | {t.p50:.3f} [{t.p20:.3f}-{t.p80:.3f}] | {moved_gb / t.p50 * 1e3:.1f} "
-            f"| {error:.1e} | {t.p50 / loop:.3f} |"
-        )
-    return all(right)
+def measure(case: Case, rounds: int, peaks: Peaks) -> list[Row]:
+    """Check every provider, then time those that are right. On a GPU memory is measured here, else it is known."""
+    spec, on_gpu = case.spec, case.spec.device == "cuda"
+    checked = [(provider, *check(provider, case)) for provider in case.providers]
+    timed = [provider for provider, _, wrong in checked if not wrong]
+    if case.bare_gemms is not None:
+        floor = Provider(FLOOR, case.bare_gemms, {})
+        timed.append(floor)
+        checked.append((floor, {}, ""))
+    times = time_on_gpu(timed) if on_gpu else time_on_cpu(timed, rounds)
+    timings = {provider.name: timing for provider, timing in zip(timed, times, strict=True)}
+    floor_ms = gpu_floor(case) if on_gpu else timings[FLOOR].p50 if FLOOR in timings else None
+    rows = []
+    for provider, errors, wrong in checked:
+        row = Row(spec, provider.name, errors, case.flop, case.bytes, wrong, timings.get(provider.name), floor_ms)
+        if not wrong and provider.name != FLOOR:
+            peak = peak_on_gpu(provider.run) if on_gpu else peaks.of(spec.mode, provider.name)
+            row = replace(row, peak_mib=peak, launches=launches(provider.run, spec.device))
+        rows.append(row)
+    return rows
 
 
-def main() -> int:
-    """Returns 1 if a provider disagrees with float64."""
-    parser = argparse.ArgumentParser(description="Time the gradient-bank ops.")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("-K", type=int, default=16, help="rows")
-    parser.add_argument("-P", type=int, default=17_432_576, help="columns")
-    parser.add_argument("--rounds", type=int, default=9, help="timed calls of each provider, on the CPU")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU, 1 thread"
-    print(f"torch {torch.__version__}, {name}")
+def check(provider: Provider, case: Case) -> tuple[Errors, str]:
+    """Errors of a provider, and why it is not to be timed."""
+    try:
+        if provider.prepare is not None:
+            provider.prepare()
+        errors = case.errors(provider.run())
+    except Exception as error:  # a peer's crash is a finding about it; ours ends in exit status 1
+        first_line = (str(error).splitlines() or [""])[0]
+        return {}, f"raises {type(error).__name__}: {first_line[:120]}".replace("|", "/")
+    too_large = [name for name, bound in provider.tolerance.items() if not errors.get(name, 0.0) <= bound]
+    bounds = ", ".join(f"{name} over {provider.tolerance[name]:g}" for name in too_large)
+    return errors, f"wrong, {bounds}" if too_large else ""
+
+
+def gpu_floor(case: Case) -> float | None:
+    """Milliseconds that this GPU needs at least; None for a GPU whose rates are not known."""
+    name = torch.cuda.get_device_name()
+    rates = next((rates for part, rates in PEAKS.items() if part in name), None)
+    return None if rates is None else max(case.flop / rates[0], case.bytes / rates[1]) * 1e3
+
+
+def peaks_elsewhere(group: Group) -> Peaks:
+    """Measured by a process that does nothing else."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--memory-of", json.dumps(group)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return Peaks(json.loads(done.stdout.splitlines()[-1]))
+
+
+def peaks_here(group: Group) -> Peaks:
+    """Each provider runs in a fork of its own, so that none finds memory that another one left."""
+    small = group._replace(sizes={letter: min(size, 64) for letter, size in group.sizes.items()})
+    warm_up, problem = draw(small, "cpu"), draw(group, "cpu")
+    peaks = Peaks()
+    for mode in group.modes:
+        first, case = warm_up.case(mode), problem.case(mode)
+        for provider in case.providers:
+            peak = in_a_fork(partial(peak_of, first.provider(provider.name), provider))
+            if peak is not None:
+                peaks.setdefault(mode, {})[provider.name] = peak
+    return peaks
+
+
+def peak_of(warm_up: Provider, provider: Provider) -> float:
+    for each in (warm_up, provider):
+        if each.prepare is not None:
+            each.prepare()
+    warm_up.run()  # loads code, starts what starts once
+    return peak_on_cpu(provider.run)
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread"
+
+
+def run(args: argparse.Namespace) -> int:
+    groups = [group for group in PRESETS[args.preset] if args.ops is None or group.op in args.ops]
+    groups = [group._replace(rounds=args.rounds or group.rounds) for group in groups]
+    print(f"torch {torch.__version__}, {device_name(args.device)}, preset {args.preset}\n")
     print(*kernel_report(), sep="\n")
-    with torch.no_grad():
-        agreed = [
-            bench(op, Problem.draw(args.K, args.P, dtype, args.device), args.rounds)
-            for dtype in (torch.bfloat16, torch.float32)
-            for op in ("dot", "combine")
-        ]
-    return 0 if all(agreed) else 1
+    print(f"\n{report.table_head()}")
+    rows: list[Row] = []
+    absent: dict[str, None] = {}
+    for group in groups:
+        for case, measured in measure_group(group, args.device, with_memory=args.preset != "small"):
+            for row in measured:
+                print(report.table_line(row, measured[0]), flush=True)
+            rows += measured
+            absent |= {f"{case.spec.op}, {name}: {reason}": None for name, reason in case.absent.items()}
+    print("\nAbsent:", *(f"- {line}" for line in absent), sep="\n")
+    if args.csv is not None:
+        report.write_csv(args.csv, rows, device_name(args.device))
+    if args.plots is not None:
+        report.write_plots(args.plots, rows, device_name(args.device))
+    if args.preset == "issue":
+        print("\nFigures of issue 6:", *report.cpu_verdict(rows), sep="\n")
+    if args.preset == "gpu":
+        print("\nFigures of issue 6, meant for an H200:", *report.gpu_verdict(rows, copy_bandwidth()), sep="\n")
+    failed = [row for row in rows if row.wrong and row.provider.startswith("ours")]
+    for row in failed:
+        print(f"FAILED {row.spec}, {row.provider}: {row.wrong}")
+    return 1 if failed else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 1 if an op of ours is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="small", help="sizes")
+    parser.add_argument("--ops", nargs="+", choices=OPS, help="default: all")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, help="timed calls of each provider, on the CPU")
+    parser.add_argument("--csv", type=Path, help="file for every number")
+    parser.add_argument("--plots", type=Path, help="folder for PNG files")
+    parser.add_argument("--memory-of", metavar="GROUP", help=argparse.SUPPRESS)  # for peaks_elsewhere
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    with mock.patch.dict(os.environ):  # providers of ours switch DAJ_KERNELS
+        if args.memory_of:
+            print(json.dumps(peaks_here(Group(*json.loads(args.memory_of)))))
+            return 0
+        return run(args)
 
 
 if __name__ == "__main__":

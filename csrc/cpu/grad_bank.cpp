@@ -1,4 +1,4 @@
-// The gradient bank on a CPU: both ops read every row once and are bound by memory.
+// The gradient bank on a CPU: every op reads every row once and is bound by memory.
 //
 // One row is one stream of memory, and a core fetches several streams at once faster than one after
 // another. So the rows go through together: the dot's in groups that share each load of the vector.
@@ -13,8 +13,8 @@ namespace {
 constexpr int kGroup = 4;    // rows of the dot that go through together
 constexpr int kVectors = 4;  // of Floats, which the combination sums at once
 
-// sums[r] = sum over n columns of row r times vector, for `Rows` rows that lie P apart. Sixteen lanes
-// times two accumulators keep at most 128 additions in float; the rest is added in double.
+// sums[r] = sum over n columns of row r times vector, for `Rows` rows that lie P apart. Eight lanes
+// times two accumulators keep at most 256 additions in float; the rest is added in double.
 template <int Rows, typename T>
 DAJ_INLINE void dot_rows(const T* rows, int64_t P, const float* vector, int64_t n, double* sums) {
     Floats even[Rows] = {}, odd[Rows] = {};
@@ -32,16 +32,32 @@ DAJ_INLINE void dot_rows(const T* rows, int64_t P, const float* vector, int64_t 
     }
 }
 
+// `vector` holds the columns of this block alone.
 template <typename T>
 DAJ_INLINE void dot_block(const T* bank, const float* vector, double* partials, int64_t K, int64_t P, int64_t block) {
     const int64_t begin = block * kColumnsPerBlock, n = std::min(kColumnsPerBlock, P - begin), B = num_blocks(P);
     double sums[kGroup];
     int64_t k = 0;
     for (; k + kGroup <= K; k += kGroup) {
-        dot_rows<kGroup>(bank + k * P + begin, P, vector + begin, n, sums);
+        dot_rows<kGroup>(bank + k * P + begin, P, vector, n, sums);
         for (int r = 0; r < kGroup; ++r) partials[(k + r) * B + block] = sums[r];
     }
-    for (; k < K; ++k) dot_rows<1>(bank + k * P + begin, P, vector + begin, n, partials + k * B + block);
+    for (; k < K; ++k) dot_rows<1>(bank + k * P + begin, P, vector, n, partials + k * B + block);
+}
+
+// y is computed once a block and stays in the first-level cache while the rows pass.
+template <typename T>
+DAJ_INLINE void dot_block_adam(const T* bank, const AdamVector& of, double* partials, int64_t K, int64_t P,
+                               int64_t block) {
+    const int64_t begin = block * kColumnsPerBlock, n = std::min(kColumnsPerBlock, P - begin);
+    const AdamStep step = of.step;
+    float y[kColumnsPerBlock];
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t p = begin + i;
+        y[i] = adam_jacobian(step, of.gradient[p], of.m0[p], of.v0[p]) * of.vector[p];
+    }
+    dot_block(bank, y, partials, K, P, block);
+    dot_rows<1>(of.gradient + begin, P, y, n, partials + K * num_blocks(P) + block);
 }
 
 // out[p] = sum over K rows k of weights[k] * rows[k][p], for n columns. All rows of a few columns add up
@@ -77,9 +93,21 @@ void grad_bank_dot(const void* bank, BankType type, const float* vector, double*
                    int64_t first_block, int64_t last_block) {
     for (int64_t block = first_block; block < last_block; ++block) {
         if (type == BankType::kFloat32) {
-            dot_block(static_cast<const float*>(bank), vector, partials, K, P, block);
+            dot_block(static_cast<const float*>(bank), vector + block * kColumnsPerBlock, partials, K, P, block);
         } else {
-            dot_block(static_cast<const BFloat16*>(bank), vector, partials, K, P, block);
+            dot_block(static_cast<const BFloat16*>(bank), vector + block * kColumnsPerBlock, partials, K, P, block);
+        }
+    }
+}
+
+DAJ_SIMD_CLONES
+void grad_bank_dot_adam(const void* bank, BankType type, const AdamVector& y, double* partials, int64_t K, int64_t P,
+                        int64_t first_block, int64_t last_block) {
+    for (int64_t block = first_block; block < last_block; ++block) {
+        if (type == BankType::kFloat32) {
+            dot_block_adam(static_cast<const float*>(bank), y, partials, K, P, block);
+        } else {
+            dot_block_adam(static_cast<const BFloat16*>(bank), y, partials, K, P, block);
         }
     }
 }

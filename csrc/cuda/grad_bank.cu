@@ -1,4 +1,4 @@
-// The gradient bank on a GPU: both ops read every row once and are bound by memory.
+// The gradient bank on a GPU: every op reads every row once and are bound by memory.
 //
 // Deterministic: no atomics, and the order of every sum depends on K and P alone.
 // A thread reads eight columns at a time, in 16-byte loads. That needs rows which start on 16 bytes, so
@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 
 #include "daj/grad_bank.h"
 
@@ -20,9 +21,9 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kBlocksPerSM = 4;
 constexpr int kWidth = 8;                              // columns that a thread reads at once
 constexpr int kStride = kThreads * kWidth;             // columns that a block reads at once
-constexpr int kSteps = 4;                              // reads of one block of the dot
+constexpr int kSteps = 2;                              // reads of one block of the dot
 constexpr int64_t kColumnsPerTile = kStride * kSteps;  // columns of one partial sum of the dot
-constexpr int kGroup = 4;                              // rows that share each read of the vector
+constexpr int kRows = 16;                              // rows of the dot whose sums a thread holds at once
 
 struct Eight {
     float x[kWidth];
@@ -70,41 +71,93 @@ __device__ __forceinline__ float warp_sum(float x) {
     return x;
 }
 
-// First stage: partials[k, tile] for a group of rows. The groups of one tile are neighbours in the grid,
-// so all but one of them find the vector in the L2 cache.
-template <bool Wide, typename T>
+__device__ __forceinline__ float sum_of_warps(const float* sums) {
+    float sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) sum += sums[warp];
+    return sum;
+}
+
+// What a tile's rows are multiplied with: the vector.
+struct PlainFactor {
+    static constexpr bool kOwnRow = false;
+    const float* vector;
+
+    template <bool Wide>
+    __device__ __forceinline__ Eight columns(int64_t start, int64_t P, float&) const {
+        return load<Wide>(vector, start, P);
+    }
+};
+
+// The same for y = J o vector; adds <gradient, y> of the columns to `along`.
+struct AdamFactor {
+    static constexpr bool kOwnRow = true;
+    AdamVector of;
+
+    template <bool Wide>
+    __device__ __forceinline__ Eight columns(int64_t start, int64_t P, float& along) const {
+        Eight y = load<Wide>(of.vector, start, P);
+        const Eight g = load<Wide>(of.gradient, start, P);
+        const Eight m0 = load<Wide>(of.m0, start, P), v0 = load<Wide>(of.v0, start, P);
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) {
+            y.x[i] *= adam_jacobian(of.step, g.x[i], m0.x[i], v0.x[i]);
+            along = fmaf(g.x[i], y.x[i], along);
+        }
+        return y;
+    }
+};
+
+// First stage: partials[k, tile] for all rows of one tile, in chunks of kRows; with kOwnRow, partials[K, tile] is what
+// the factor adds up itself. The factors are made once and wait in shared memory, where each thread reads only what it
+// wrote.
+template <bool Wide, typename Factor, typename T>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSM)
-    dot_tiles(const T* __restrict__ bank, const float* __restrict__ vector, float* __restrict__ partials, int64_t K,
-              int64_t P, int64_t num_tiles) {
-    const int64_t num_groups = (K + kGroup - 1) / kGroup;
-    const int64_t tile = blockIdx.x / num_groups;
-    const int64_t first_row = (blockIdx.x % num_groups) * kGroup;
-    float sums[kGroup] = {};
-#pragma unroll
+    dot_tiles(const T* __restrict__ bank, const Factor factor, float* __restrict__ partials, int64_t K, int64_t P,
+              int64_t num_tiles) {
+    __shared__ float4 factors[kSteps][2][kThreads];
+    __shared__ float warp_sums[kRows][kWarps];
+    const int64_t tile = blockIdx.x, begin = tile * kColumnsPerTile;
+    float along = 0;
+#pragma unroll 1
     for (int step = 0; step < kSteps; ++step) {
-        const int64_t start = tile * kColumnsPerTile + step * kStride;
-        const Eight factor = load<Wide>(vector, start, P);
+        const Eight y = factor.template columns<Wide>(begin + step * kStride, P, along);
+        factors[step][0][threadIdx.x] = make_float4(y.x[0], y.x[1], y.x[2], y.x[3]);
+        factors[step][1][threadIdx.x] = make_float4(y.x[4], y.x[5], y.x[6], y.x[7]);
+    }
+    if constexpr (Factor::kOwnRow) {
+        along = warp_sum(along);
+        if (threadIdx.x % 32 == 0) warp_sums[0][threadIdx.x / 32] = along;
+        __syncthreads();
+        if (threadIdx.x == 0) partials[K * num_tiles + tile] = sum_of_warps(warp_sums[0]);
+        __syncthreads();
+    }
+    for (int64_t first_row = 0; first_row < K; first_row += kRows) {
+        const T* rows = bank + first_row * P;
+        float sums[kRows] = {};
+#pragma unroll 1
+        for (int step = 0; step < kSteps; ++step) {
+            const float4 low = factors[step][0][threadIdx.x], high = factors[step][1][threadIdx.x];
+            const Eight y = {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
 #pragma unroll
-        for (int r = 0; r < kGroup; ++r) {
-            if (first_row + r < K) {
-                const Eight row = load<Wide>(bank + (first_row + r) * P, start, P);
+            for (int r = 0; r < kRows; ++r) {
+                if (first_row + r < K) {
+                    const Eight row = load<Wide>(rows + r * P, begin + step * kStride, P);
 #pragma unroll
-                for (int i = 0; i < kWidth; ++i) sums[r] = fmaf(row.x[i], factor.x[i], sums[r]);
+                    for (int i = 0; i < kWidth; ++i) sums[r] = fmaf(row.x[i], y.x[i], sums[r]);
+                }
             }
         }
-    }
-    __shared__ float warp_sums[kGroup][kWarps];
 #pragma unroll
-    for (int r = 0; r < kGroup; ++r) {
-        const float sum = warp_sum(sums[r]);
-        if (threadIdx.x % 32 == 0) warp_sums[r][threadIdx.x / 32] = sum;
-    }
-    __syncthreads();
-    if (threadIdx.x < kGroup && first_row + threadIdx.x < K) {
-        float sum = 0;
-#pragma unroll
-        for (int warp = 0; warp < kWarps; ++warp) sum += warp_sums[threadIdx.x][warp];
-        partials[(first_row + threadIdx.x) * num_tiles + tile] = sum;
+        for (int r = 0; r < kRows; ++r) {
+            const float sum = warp_sum(sums[r]);
+            if (threadIdx.x % 32 == 0) warp_sums[r][threadIdx.x / 32] = sum;
+        }
+        __syncthreads();
+        if (threadIdx.x < kRows && first_row + threadIdx.x < K) {
+            partials[(first_row + threadIdx.x) * num_tiles + tile] = sum_of_warps(warp_sums[threadIdx.x]);
+        }
+        __syncthreads();
     }
 }
 
@@ -155,16 +208,18 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
-template <typename T>
-void launch_dot(const T* bank, const float* vector, float* scratch, float* out, int64_t K, int64_t P,
-                cudaStream_t stream) {
-    const int64_t num_tiles = ceil_div(P, kColumnsPerTile), num_blocks = num_tiles * ceil_div(K, kGroup);
-    if (num_blocks > 0) {
-        const auto kernel =
-            P % kWidth == 0 && aligned(bank) && aligned(vector) ? dot_tiles<true, T> : dot_tiles<false, T>;
-        kernel<<<static_cast<unsigned>(num_blocks), kThreads, 0, stream>>>(bank, vector, scratch, K, P, num_tiles);
+// `pointers`: whatever else than the bank is read eight columns at a time.
+template <typename Factor, typename T>
+void launch_dot(const T* bank, const Factor& factor, std::initializer_list<const float*> pointers, float* scratch,
+                float* out, int64_t K, int64_t P, cudaStream_t stream) {
+    const int64_t num_tiles = ceil_div(P, kColumnsPerTile), num_rows = K + Factor::kOwnRow;
+    if (num_rows == 0) return;
+    if (num_tiles > 0) {
+        const bool wide = P % kWidth == 0 && aligned(bank) && std::all_of(pointers.begin(), pointers.end(), aligned);
+        const auto kernel = wide ? dot_tiles<true, Factor, T> : dot_tiles<false, Factor, T>;
+        kernel<<<static_cast<unsigned>(num_tiles), kThreads, 0, stream>>>(bank, factor, scratch, K, P, num_tiles);
     }
-    if (K > 0) dot_rows<<<static_cast<unsigned>(K), kThreads, 0, stream>>>(scratch, out, num_tiles);
+    dot_rows<<<static_cast<unsigned>(num_rows), kThreads, 0, stream>>>(scratch, out, num_tiles);
 }
 
 template <typename T>
@@ -188,9 +243,21 @@ const char* grad_bank_dot(const void* bank, BankType type, const float* vector, 
                           int64_t P, void* stream) {
     const auto on = static_cast<cudaStream_t>(stream);
     if (type == BankType::kFloat32) {
-        launch_dot(static_cast<const float*>(bank), vector, scratch, out, K, P, on);
+        launch_dot(static_cast<const float*>(bank), PlainFactor{vector}, {vector}, scratch, out, K, P, on);
     } else {
-        launch_dot(static_cast<const __nv_bfloat16*>(bank), vector, scratch, out, K, P, on);
+        launch_dot(static_cast<const __nv_bfloat16*>(bank), PlainFactor{vector}, {vector}, scratch, out, K, P, on);
+    }
+    return launch_error();
+}
+
+const char* grad_bank_dot_adam(const void* bank, BankType type, const AdamVector& y, float* scratch, float* out,
+                               int64_t K, int64_t P, void* stream) {
+    const auto on = static_cast<cudaStream_t>(stream);
+    const auto pointers = {y.vector, y.gradient, y.m0, y.v0};
+    if (type == BankType::kFloat32) {
+        launch_dot(static_cast<const float*>(bank), AdamFactor{y}, pointers, scratch, out, K, P, on);
+    } else {
+        launch_dot(static_cast<const __nv_bfloat16*>(bank), AdamFactor{y}, pointers, scratch, out, K, P, on);
     }
     return launch_error();
 }

@@ -22,4 +22,17 @@ inline void check_operand(const char* name, const Tensor& operand, int64_t size,
     check_vector(name, operand, size, "a bank of shape " + shape_of(bank), bank);
 }
 
+// The operands of Adam's Jacobian, one float32 for each column of the bank, and the step's number.
+inline AdamVector check_adam(const Tensor& bank, const Tensor& vector, const Tensor& gradient, const Tensor& m0,
+                             const Tensor& v0, double lr, double beta1, double beta2, double eps, int64_t step) {
+    const int64_t P = bank.size(1);
+    check_operand("vector", vector, P, bank);
+    check_operand("gradient", gradient, P, bank);
+    check_operand("m0", m0, P, bank);
+    check_operand("v0", v0, P, bank);
+    STD_TORCH_CHECK(step >= 1, "step counts Adam's steps from 1; got ", step);
+    return {AdamStep(lr, beta1, beta2, eps, step), vector.const_data_ptr<float>(), gradient.const_data_ptr<float>(),
+            m0.const_data_ptr<float>(), v0.const_data_ptr<float>()};
+}
+
 }  // namespace daj

@@ -4,7 +4,7 @@
 
 J is the optimizer's Jacobian after clipping, C the clipping's, q the meta gradient at the moved judge,
 g_i the sample's raw gradient. A sample whose gradient helps the meta set gets a negative number, so
-gradient descent on alpha raises its weight. Knows no reweighter: `weights.backward(gradient=d)` joins them.
+gradient descent on alpha raises its weight. Knows no reweighter: `Reweighter.accumulate` joins them.
 Letters: K samples in a window, P adapter parameters, T windows.
 """
 
@@ -134,7 +134,10 @@ class BankEngine(HypergradientEngine):
 
     @torch.no_grad()
     def __call__(self, meta_gradient: Tensor) -> list[Credit]:
-        through_state = self.preconditioner == "exact" and len(self.history) > 1
+        if self.preconditioner == "exact" and len(self.history) == 1:
+            (window,) = self.history
+            return [Credit(window.batch, window.losses, window.credit(meta_gradient))]
+        through_state = self.preconditioner == "exact"
         adjoint = self.history[-1].update.at_rest(meta_gradient) if through_state else None
         credits = []
         for window in reversed(self.history):

@@ -16,13 +16,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from daj_lightning.kernels import instance_net_hypergrad, squareplus
 from daj_lightning.records import DajError, JudgeBatch
-
-
-def squareplus(x: Tensor) -> Tensor:
-    """(x + sqrt(x^2 + 4)) / 2 (Barron 2021), elementwise; 1 at 0, without cancellation for x < 0."""
-    root = (x * x + 4).sqrt()
-    return torch.where(x < 0, 2 / (root - x), (x + root) / 2)
 
 
 class TrainingSet(NamedTuple):
@@ -52,6 +47,10 @@ class Reweighter(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
         """(B,) non-negative weights, given the samples' detached losses (B,)."""
+
+    def accumulate(self, batch: JudgeBatch, losses: Tensor, derivative: Tensor) -> None:
+        """Add sum_i d_i d alpha_i / d parameter to each parameter's `.grad`, for a derivative d (B,) by the weights."""
+        self(batch, losses).backward(gradient=derivative)
 
     def measure(self, batch: JudgeBatch, first: Tensor, second: Tensor) -> None:
         """Told after an outer step: d L_meta / d alpha (B,) of the batch by each half of the meta batch."""
@@ -220,15 +219,28 @@ class InstanceNet(Reweighter):
                 f"the instance net needs hidden >= 1 and different features of {get_args(Feature)}; got {hidden} and "
                 f"{list(features)}."
             )
-        self.features = tuple(features)
+        self.hidden, self.features = hidden, tuple(features)
         self.needs_rewards = bool({"reward_mean", "reward_spread"} & set(features))
         self.net = nn.Sequential(
             nn.Linear(len(features), hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
         )
 
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
-        columns = [_feature(name, batch, losses.detach()) for name in self.features]
-        return squareplus(self.net(torch.stack(columns, dim=1))).squeeze(1)
+        return squareplus(self.net(self._features(batch, losses))).squeeze(1)
+
+    @torch.no_grad()
+    def accumulate(self, batch: JudgeBatch, losses: Tensor, derivative: Tensor) -> None:
+        """In one launch where the extension serves: the net is so small that autograd's launches are all its time."""
+        parameters = list(self.net.parameters())
+        flat = torch.cat([parameter.flatten() for parameter in parameters])
+        _, gradient = instance_net_hypergrad(self._features(batch, losses), flat, derivative, self.hidden)
+        for parameter, part in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
+            part = part.view_as(parameter)
+            parameter.grad = part if parameter.grad is None else parameter.grad + part
+
+    def _features(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
+        """(B, F)."""
+        return torch.stack([_feature(name, batch, losses.detach()) for name in self.features], dim=1)
 
 
 def _feature(name: Feature, batch: JudgeBatch, losses: Tensor) -> Tensor:

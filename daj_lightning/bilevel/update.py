@@ -5,7 +5,7 @@ is evaluated after clipping; C has a closed form that is symmetric, so C^T = C (
 Over several steps the optimizer's state carries a gradient on: `pull_back` takes adjoints backwards through
 one step, `push_forward` tangents forwards. Both leave the loss's Hessian out, whose part is of the order of
 the learning rate (research: 1.3e-5 at 1e-6 over four steps; leaving the state out too: 0.67).
-Letters: P adapter parameters; m0, v0 Adam's moments before the step; s = sqrt(v / bc2), D = s + eps.
+Letters: K samples in a window, P adapter parameters; s and D of Adam as in kernels/adam.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from daj_lightning.bilevel.flat import FlatView
+from daj_lightning.kernels import AdamJacobian, grad_bank_dot, grad_bank_dot_adam
 from daj_lightning.records import DajError
 
 Preconditioner = Literal["exact", "frozen", "identity"]
@@ -37,6 +38,10 @@ class Update(Protocol):
 
     def jacobian(self, gradient: Tensor, preconditioner: Preconditioner) -> Tensor | float:
         """The diagonal of du/dg at the clipped gradient (P,): (P,), or one number for all."""
+        ...
+
+    def dot_rows(self, rows: Tensor, vector: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """(K,) <y, row> for rows (K, P), and () <y, gradient>; y = J o vector, J exact at the clipped gradient (P,)."""
         ...
 
     def at_rest(self, phi: Tensor) -> Carried:
@@ -66,6 +71,10 @@ class SgdUpdate:
         if preconditioner == "identity":
             return self.lr
         return self.lr * (1 + self.mu * self.entering if self.nesterov else self.entering)
+
+    def dot_rows(self, rows: Tensor, vector: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        jacobian = self.jacobian(gradient, "exact")
+        return jacobian * grad_bank_dot(rows, vector), jacobian * (vector @ gradient)
 
     def at_rest(self, phi: Tensor) -> Carried:
         return Carried(phi, (torch.zeros_like(phi),))
@@ -104,21 +113,14 @@ class AdamUpdate:
     """(P,) second moment before the step."""
 
     def jacobian(self, gradient: Tensor, preconditioner: Preconditioner) -> Tensor | float:
-        """exact: du/dg; frozen: lr / D, moments held fixed; identity: lr, as Betty does.
-
-        The textbook form of `exact` subtracts two nearly equal terms at step 1; this one does not
-        (research: float32 loses 0.1 % there).
-        """
+        """exact: du/dg; frozen: lr / D, moments held fixed; identity: lr, as Betty does."""
         if preconditioner == "identity":
             return self.lr
-        b1, b2, g = self.beta1, self.beta2, gradient
-        bc1, bc2 = 1 - b1**self.step, 1 - b2**self.step
-        s = self._root(g)
-        if preconditioner == "frozen":
-            return self.lr / (s + self.eps)
-        numerator = (1 - b1) * (b2 * self.v0 + self.eps * bc2 * s) - b1 * (1 - b2) * self.m0 * g
-        jacobian = numerator.mul_(self.lr / (bc1 * bc2)).div_(s * (s + self.eps).square_())
-        return torch.where(s == 0, self.lr * (1 - b1) / (bc1 * self.eps), jacobian)
+        exact = self._exact(gradient)
+        return exact.diagonal() if preconditioner == "exact" else self.lr / (exact.root() + self.eps)
+
+    def dot_rows(self, rows: Tensor, vector: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return grad_bank_dot_adam(rows, vector, self._exact(gradient))
 
     def at_rest(self, phi: Tensor) -> Carried:
         return Carried(phi, (torch.zeros_like(phi), torch.zeros_like(phi)))
@@ -140,14 +142,13 @@ class AdamUpdate:
         v += 2 * (1 - self.beta2) * gradient * gradient_tangent
         return Carried(self.kept * before.phi - update, (m, v))
 
-    def _root(self, gradient: Tensor) -> Tensor:
-        """s, (P,)."""
-        return ((self.beta2 * self.v0 + (1 - self.beta2) * gradient * gradient) / (1 - self.beta2**self.step)).sqrt_()
+    def _exact(self, gradient: Tensor) -> AdamJacobian:
+        return AdamJacobian(gradient, self.m0, self.v0, self.lr, self.beta1, self.beta2, self.eps, self.step)
 
     def _moment_jacobians(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """du/dm and du/dv at the moments after the step, (P,) each; du/dv is 0 where v is."""
         bc1, bc2 = 1 - self.beta1**self.step, 1 - self.beta2**self.step
-        s = self._root(gradient)
+        s = self._exact(gradient).root()
         of_m = self.lr / bc1 / (s + self.eps)
         m = self.beta1 * self.m0 + (1 - self.beta1) * gradient
         of_v = torch.where(s == 0, 0.0, -of_m * m / (s + self.eps) / (2 * bc2 * s))
@@ -211,11 +212,19 @@ def clipped(gradient: Tensor, max_norm: float | None) -> Tensor:
     return gradient if scale == 1.0 else gradient * scale
 
 
-def clip_vjp(vector: Tensor, gradient: Tensor, max_norm: float | None) -> Tensor:
-    """C^T vector, (..., P), for the gradient (P,) before clipping; `vector` itself where clipping is inactive."""
+def clip_factors(gradient: Tensor, max_norm: float | None) -> tuple[float, float] | None:
+    """(a, b) of C^T y = a y - b <g, y> g, for the gradient g (P,) before clipping; None where clipping is inactive."""
     norm = float(gradient.norm())
     if max_norm is None or max_norm / (norm + 1e-6) >= 1.0:
-        return vector
+        return None
     scale = max_norm / (norm + 1e-6)
-    along = (vector @ gradient) * (scale / ((norm + 1e-6) * norm))
-    return scale * vector - along[..., None] * gradient
+    return scale, scale / ((norm + 1e-6) * norm)
+
+
+def clip_vjp(vector: Tensor, gradient: Tensor, max_norm: float | None) -> Tensor:
+    """C^T vector, (..., P), for the gradient (P,) before clipping; `vector` itself where clipping is inactive."""
+    factors = clip_factors(gradient, max_norm)
+    if factors is None:
+        return vector
+    scale, along = factors
+    return scale * vector - (along * (vector @ gradient))[..., None] * gradient

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
-from daj_lightning.bilevel.update import Update, clip_vjp, clipped, update_from_state, update_state
-from daj_lightning.kernels import grad_bank_combine
+from daj_lightning.bilevel.update import Update, clip_factors, clip_vjp, clipped, update_from_state, update_state
+from daj_lightning.kernels import grad_bank_combine, grad_bank_dot
 from daj_lightning.records import JudgeBatch
 
 BankDtype = Literal["float32", "bfloat16"]
@@ -52,6 +52,20 @@ class Window:
     def direction(self, of_gradient: Tensor) -> Tensor:
         """(P,) for which d L_meta / d alpha_i = <direction, g_i>, given the clipped gradient's adjoint (P,)."""
         return self.through_clipping(of_gradient) / len(self.batch)
+
+    def credit(self, meta_gradient: Tensor) -> Tensor:
+        """(K,) d L_meta / d alpha_i = -(1/K) <C^T (J o q), g_i>, J exact, for q (P,).
+
+        Products with `direction`, which is not written down: one pass over the rows computes J too, and C^T, which
+        takes away a part along the window's gradient, needs another only where clipping is active.
+        """
+        dots, along = self.update.dot_rows(self.rows, meta_gradient, self.clipped_gradient)
+        factors = clip_factors(self.gradient, self.max_norm)
+        if factors is not None:
+            scale, shrink = factors
+            along_gradient = along / scale  # <g, y>; `along` is <C g, y>
+            dots = scale * dots - shrink * along_gradient * grad_bank_dot(self.rows, self.gradient)
+        return dots / -len(self.batch)
 
     def state(self) -> dict[str, Any]:
         """Plain numbers and tensors, for a checkpoint."""

@@ -21,9 +21,17 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from daj_lightning.judge.tokens import unreachable
+from daj_lightning.kernels import Logits, fused_linear_logprob
 from daj_lightning.records import DajError, JudgeBatch
 
 _LOGIT_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+# Settings are not read by their names alone: Granite divides by logits_scaling, HyperCLOVA X multiplies by it.
+_HONOURED_CHANGES = {
+    "gemma2": "final_logit_softcapping",
+    "granite": "logits_scaling",
+    "cohere": "logit_scale",
+    "cohere2": "logit_scale",
+}
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # App. B: "LoRA adapters are applied to the query, key, value, and output projection layers, as well as
 # the gate, up, and down projection layers".
@@ -100,10 +108,12 @@ class Judge(nn.Module):
 
     def adapt(self, base: PreTrainedModel) -> None:
         """Freeze `base` and add fresh float32 adapters: B = 0, so that the judge starts as its reference."""
-        altered = [name for name in _LOGIT_CHANGES if getattr(base.config, name, None) not in (None, 1, 1.0)]
-        if altered:
+        altered = {name for name in _LOGIT_CHANGES if getattr(base.config, name, None) not in (None, 1, 1.0)}
+        unknown = sorted(altered - {_HONOURED_CHANGES.get(base.config.model_type)})
+        if unknown:
             raise DajError(
-                f"{self.base!r} changes its logits by {altered}, which log-probabilities here leave out. Use another."
+                f"{self.base!r} changes its logits by {unknown}, which log-probabilities here leave out for a "
+                f"{base.config.model_type}; they know {_HONOURED_CHANGES}. Use another."
             )
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
@@ -162,9 +172,7 @@ class Judge(nn.Module):
         )
         return logp_N.new_zeros(scored.shape).masked_scatter(scored, logp_N)
 
-    def token_logp(
-        self, input_ids: Tensor, attention_mask: Tensor, scored: Tensor, temperature: float = 1.0
-    ) -> Tensor:
+    def token_logp(self, input_ids: Tensor, attention_mask: Tensor, scored: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-probability of the tokens where `scored` is true, each given what stands before it.
 
         Args:
@@ -172,19 +180,34 @@ class Judge(nn.Module):
             temperature: divides the logits.
         Returns:
             (N,) float32 nats, row after row. The head only runs on these N positions.
+        Raises:
+            DajError: the head is wrapped.
         """
         causal_lm = self.causal_lm
         hidden_RTH = causal_lm.get_decoder()(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         predicts = scored.roll(-1, dims=1)  # the token at t is predicted at t - 1
-        logits_NV = causal_lm.get_output_embeddings()(hidden_RTH[predicts])
-        if logits_NV.dtype is not torch.float64:
-            logits_NV = logits_NV.float()
-        if temperature != 1:
-            logits_NV = logits_NV / temperature
-        targets_N = input_ids[scored]
-        return logits_NV.log_softmax(dim=-1).gather(1, targets_N[:, None]).squeeze(1)
+        head = causal_lm.get_output_embeddings()
+        if not isinstance(head, nn.Linear):
+            raise DajError(
+                f"the head is a {type(head).__name__}; log-probabilities need a plain linear layer. If an adapter "
+                "wraps it, merge it into the base, or leave lm_head out of lora_targets."
+            )
+        logits = _logits(causal_lm, temperature)
+        hidden_NH, targets_N = hidden_RTH[predicts], input_ids[scored]
+        if self.trains == "everything":  # and so the reference: equal judges give equal bits
+            return _logp_by_logits(head, hidden_NH, targets_N, logits)
+        found = fused_linear_logprob(
+            hidden_NH,
+            head.weight,
+            targets_N,
+            bias=head.bias,
+            logit_scale=logits.scale,
+            softcap=logits.softcap,
+            temperature=logits.temperature,
+        )
+        return found.logp
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -218,6 +241,29 @@ class Judge(nn.Module):
     def export(self, directory: str | Path) -> None:
         """Write the adapters for plain transformers and peft to load over `base`, or else the whole model."""
         self.policy.save_pretrained(str(directory))
+
+
+def _logits(causal_lm: PreTrainedModel, temperature: float) -> Logits:
+    """What the model makes of its head's products; Judge.adapt has refused all but these."""
+    name = _HONOURED_CHANGES.get(causal_lm.config.model_type)
+    value = getattr(causal_lm.config, name, None) if name else None
+    if value is None:
+        return Logits(temperature=temperature)
+    if name == "final_logit_softcapping":
+        return Logits(softcap=value, temperature=temperature)
+    return Logits(1 / value if name == "logits_scaling" else value, temperature=temperature)
+
+
+def _logp_by_logits(head: nn.Linear, hidden_NH: Tensor, targets_N: Tensor, logits: Logits) -> Tensor:
+    """(N,) log-probability of the targets where the head trains: its gradient needs all N x V probabilities."""
+    logits_NV = head(hidden_NH)
+    if logits_NV.dtype is not torch.float64:
+        logits_NV = logits_NV.float()
+    logits_NV = logits_NV * logits.scale
+    if logits.softcap is not None:
+        logits_NV = logits.softcap * torch.tanh(logits_NV / logits.softcap)
+    logits_NV = logits_NV / logits.temperature
+    return logits_NV.log_softmax(dim=-1).gather(1, targets_N[:, None]).squeeze(1)
 
 
 def load_causal_lm(name: str, dtype: str, attention: str) -> PreTrainedModel:

@@ -1,7 +1,8 @@
 """Which implementation an op uses: the extension built from csrc/, or plain torch.
 
 The environment variable `DAJ_KERNELS` is read at every call:
-    auto    the extension where it was built and serves the tensors at hand, else plain torch (default)
+    auto    the extension where it was built and serves the tensors at hand, else plain torch (default); a
+            warning, once a process, where it was not built
     torch   always plain torch
     ext     always the extension; an error that says why where it cannot
 """
@@ -12,9 +13,11 @@ import functools
 import importlib
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import Literal
 
 import torch
@@ -26,9 +29,18 @@ from daj_lightning.records import DajError
 
 OPS = {
     "grad_bank_dot": ("grad_bank_dot",),
+    "grad_bank_dot_adam": ("grad_bank_dot_adam",),
     "grad_bank_combine": ("grad_bank_combine",),
+    "segment_preference_loss": ("segment_preference_loss",),
+    "segment_policy_loss": ("segment_policy_loss",),
+    "instance_net_hypergrad": ("instance_net_hypergrad",),
+    "fused_linear_logprob": ("logprob_tile", "logprob_finish"),
 }
 """Public op -> the operators of torch.ops.daj behind it."""
+TORCH_ON_CPU = {
+    "fused_linear_logprob": "matrix products are 95 % of its time: on a CPU, plain torch runs the same algorithm",
+}
+"""Public op -> why the extension does not serve it on a CPU, whatever DAJ_KERNELS says."""
 OLDEST_GPU = (8, 0)
 """Compute capability that csrc/cuda is compiled for."""
 
@@ -64,7 +76,7 @@ def extension() -> Extension:
     folder = Path(__file__).parent
     record = folder / "_build.json"
     if not record.is_file():
-        return _none("it was never built here: run pip install -e .")
+        return _none("it was never built here. Build it: pip install -e .")
     build = json.loads(record.read_text())
     if not build["built"]:
         return _none(f"its build failed: {build['reason']}")
@@ -82,16 +94,18 @@ def extension() -> Extension:
     return Extension(library, made_with, has_cuda=bool(facts["cuda"]))
 
 
-def uses_extension(*tensors: Tensor) -> bool:
+def uses_extension(*tensors: Tensor, unless: str = "") -> bool:
     """Whether the extension computes a call with these tensors, all on one device.
 
+    Args:
+        unless: why this op's kernel cannot serve the call; empty if it can.
     Raises:
         DajError: DAJ_KERNELS is none of the three, or is "ext" and the extension cannot serve.
     """
     mode = _mode()
     if mode == "torch":
         return False
-    obstacle = _obstacle(tensors[0].device, *(tensor.dtype for tensor in tensors))
+    obstacle = unless or _obstacle(tensors[0].device, *(tensor.dtype for tensor in tensors))
     if mode == "ext" and obstacle:
         raise DajError(f"DAJ_KERNELS=ext cannot serve this call: {obstacle}. Set DAJ_KERNELS=auto.")
     return not obstacle
@@ -107,6 +121,8 @@ def _use(op: str, device: str) -> KernelUse:
     if _mode() == "torch":
         return KernelUse(op, device, "torch", "DAJ_KERNELS=torch")
     obstacle = _obstacle(torch.device(device))
+    if device == "cpu":
+        obstacle = TORCH_ON_CPU.get(op, obstacle)
     if obstacle:
         return KernelUse(op, device, "torch", obstacle)
     return KernelUse(op, device, "ext", extension().reason)
@@ -119,6 +135,7 @@ def _mode() -> str:
     return mode
 
 
+@torch.compiler.assume_constant_result  # torch.compile asks once, and traces none of the loading
 def _obstacle(device: torch.device, *dtypes: torch.dtype) -> str:
     """Why the extension cannot serve tensors of these dtypes; empty if it can."""
     if torch.float64 in dtypes:
@@ -135,4 +152,11 @@ def _obstacle(device: torch.device, *dtypes: torch.dtype) -> str:
 
 
 def _none(reason: str) -> Extension:
+    """Told to whoever did not ask for plain torch: once, as an extension is looked for once."""
+    if _mode() == "auto":
+        warnings.warn(
+            f"the kernels run in plain torch, which is slower, for want of the extension: {shorten(reason, 200)} "
+            "`python -m daj_lightning kernels` tells more; DAJ_KERNELS=torch asks for plain torch.",
+            stacklevel=2,
+        )
     return Extension(None, reason, has_cuda=False)

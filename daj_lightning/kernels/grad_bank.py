@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from daj_lightning.kernels import reference
+from daj_lightning.kernels.adam import AdamJacobian
 from daj_lightning.kernels.autograd import refuse_derivatives
 from daj_lightning.kernels.dispatch import uses_extension
 
@@ -30,6 +31,32 @@ def grad_bank_dot(bank: Tensor, vector: Tensor) -> Tensor:
     if uses_extension(bank, vector):
         return torch.ops.daj.grad_bank_dot(bank, vector)
     return reference.grad_bank_dot(bank, vector)
+
+
+def grad_bank_dot_adam(bank: Tensor, vector: Tensor, jacobian: AdamJacobian) -> tuple[Tensor, Tensor]:
+    """Inner product of each row with y = J o vector, J Adam's Jacobian; neither J nor y is stored.
+
+    Args:
+        bank: (K, P) bfloat16, float32 or float64, contiguous.
+        vector: (P,) float32 or float64, contiguous, beside the bank.
+        jacobian: its gradient, m0 and v0 as the vector.
+    Returns:
+        (K,) products and (), <gradient, y>, in the widest dtype; the same bits on every call.
+    Raises:
+        ValueError: a shape, dtype, device or layout is none of these, or the step's number is below 1.
+        NotImplementedError: an input carries a gradient or a tangent.
+    """
+    operands = {"vector": vector, "gradient": jacobian.gradient, "m0": jacobian.m0, "v0": jacobian.v0}
+    for name, operand in operands.items():
+        _check(name, bank, operand, dim=1)
+    if jacobian.step < 1:
+        raise ValueError(f"step counts Adam's steps from 1; got {jacobian.step}.")
+    refuse_derivatives("grad_bank_dot_adam", bank, *operands.values())
+    if uses_extension(bank, *operands.values()):
+        j = jacobian
+        both = torch.ops.daj.grad_bank_dot_adam(bank, *operands.values(), j.lr, j.beta1, j.beta2, j.eps, j.step)
+        return both[:-1], both[-1]
+    return reference.grad_bank_dot_adam(bank, vector, jacobian)
 
 
 def grad_bank_combine(bank: Tensor, weights: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from daj_lightning.kernels.adam import AdamJacobian
+
 COLUMNS = 1 << 14  # 16 rows of them make 1 MiB of float32, which a cache holds
 
 
@@ -21,6 +23,12 @@ def grad_bank_dot(bank: Tensor, vector: Tensor) -> Tensor:
     dtype = torch.promote_types(bank.dtype, vector.dtype)
     slices = zip(bank.split(COLUMNS, dim=1), vector.split(COLUMNS), strict=True)
     return torch.stack([torch.mv(rows.double(), part.double()) for rows, part in slices]).sum(dim=0).to(dtype)
+
+
+def grad_bank_dot_adam(bank: Tensor, vector: Tensor, jacobian: AdamJacobian) -> tuple[Tensor, Tensor]:
+    """(K,) inner products of the rows with y = J o vector, and () that of the Jacobian's gradient with y."""
+    y = jacobian.diagonal() * vector
+    return grad_bank_dot(bank, y), torch.dot(jacobian.gradient.to(y.dtype), y)
 
 
 def grad_bank_combine(bank: Tensor, weights: Tensor) -> Tensor:

@@ -1,10 +1,20 @@
 """Objectives: `(judge, batch) -> (B,)`, a formula of one sample, never a mean and never a weight."""
 
+from daj_lightning.kernels.losses import (
+    PairLogProbs,
+    ResponseLogProbs,
+    TokenLogProbs,
+    dpo_loss,
+    grpo_token_loss,
+    kto_loss,
+    log1mexp,
+    orpo_loss,
+)
 from daj_lightning.objectives.base import Objective
-from daj_lightning.objectives.dpo import DPO, PairLogProbs, dpo_loss
-from daj_lightning.objectives.grpo import GRPO, TokenLogProbs, group_advantages, grpo_token_loss, row_divisors
-from daj_lightning.objectives.kto import KTO, ResponseLogProbs, estimate_kl, kto_loss
-from daj_lightning.objectives.orpo import ORPO, log1mexp, orpo_loss
+from daj_lightning.objectives.dpo import DPO
+from daj_lightning.objectives.grpo import GRPO, group_advantages, row_divisors
+from daj_lightning.objectives.kto import KTO, estimate_kl
+from daj_lightning.objectives.orpo import ORPO
 from daj_lightning.objectives.sft import SFT
 
 __all__ = [

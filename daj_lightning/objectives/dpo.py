@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch.nn.functional as F
 from torch import Tensor
 
 from daj_lightning.judge import Judge
+from daj_lightning.kernels import DPOTerms, segment_offsets, segment_preference_loss
 from daj_lightning.objectives.base import Objective
 from daj_lightning.records import DajError, JudgeBatch
-
-
-@dataclass(frozen=True, slots=True)
-class PairLogProbs:
-    """Summed response log-probabilities of B pairs; each (B,) float32, nats."""
-
-    chosen: Tensor
-    rejected: Tensor
-    reference_chosen: Tensor
-    reference_rejected: Tensor
-
-
-def dpo_loss(logp: PairLogProbs, *, beta: float) -> Tensor:
-    """DPO loss of each pair (Rafailov et al. 2023, Eq. 7).
-
-    Args:
-        logp: under the judge and under the reference.
-        beta: strength of the pull towards the reference, > 0 (DaJ: 0.1).
-    Returns:
-        (B,) float32; ln 2 while the judge equals its reference.
-    """
-    margin = (logp.chosen - logp.reference_chosen) - (logp.rejected - logp.reference_rejected)
-    return -F.logsigmoid(beta * margin)
 
 
 class DPO(Objective):
@@ -56,10 +31,6 @@ class DPO(Objective):
     def __call__(self, judge: Judge, batch: JudgeBatch) -> Tensor:
         """(B,) float32, differentiable in what the judge trains."""
         assert batch.reference_logp is not None
-        chosen, rejected = judge.response_logp(batch).view(-1, 2).unbind(dim=1)
-        reference_chosen, reference_rejected = batch.reference_logp.view(-1, 2).unbind(dim=1)
-        loss = dpo_loss(PairLogProbs(chosen, rejected, reference_chosen, reference_rejected), beta=self.beta)
-        if self.nll_weight == 0:
-            return loss
-        num_tokens = batch.response_mask.sum(dim=1)[::2]
-        return loss - self.nll_weight * chosen / num_tokens
+        logp = judge.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask)
+        terms = DPOTerms(batch.reference_logp, self.beta, self.nll_weight)
+        return segment_preference_loss(logp, segment_offsets(batch.response_mask), terms)

@@ -8,7 +8,7 @@ Letters: B samples, G rows of a group (the n of `JudgeBatch`), R = G B rows, T t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daj_lightning.judge import Judge
+from daj_lightning.kernels import PolicyTerms, segment_offsets, segment_policy_loss
 from daj_lightning.objectives.base import Objective
 from daj_lightning.records import DajError, JudgeBatch
 
@@ -23,18 +24,6 @@ Normalization = Literal["grpo", "dr_grpo", "dapo"]
 """What a token's loss is divided by: see `row_divisors`."""
 RewardScale = Literal["group", "none"]
 """Whether advantages are divided by the spread of their group's rewards."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogProbs:
-    """Log-probabilities of the response tokens of R rows; each (R, T) float32, nats, 0 elsewhere."""
-
-    judge: Tensor
-    old: Tensor | None = None
-    """Under the policy that ratios refer to; None: under the judge as it is, with ratios of 1."""
-    sampled: Tensor | None = None
-    """Under the engine that drew the responses; None: that was the policy which ratios refer to."""
-    reference: Tensor | None = None
 
 
 def group_advantages(rewards: Tensor, scale: RewardScale = "group") -> Tensor:
@@ -51,45 +40,6 @@ def group_advantages(rewards: Tensor, scale: RewardScale = "group") -> Tensor:
     assert len(rewards) > 1, "a group needs two responses or more"
     advantages = rewards - rewards.mean()
     return advantages if scale == "none" else advantages / (rewards.std() + 1e-4)
-
-
-def grpo_token_loss(
-    logp: TokenLogProbs,
-    advantages: Tensor,
-    *,
-    epsilon: float = 0.2,
-    epsilon_high: float | None = None,
-    beta: float = 0.0,
-    unbiased_kl: bool = False,
-    importance_cap: float | None = 3.0,
-) -> Tensor:
-    """Loss of each response token (Shao et al. 2024, the summand of Eq. 3, negated; its KL estimate is Eq. 4).
-
-    Args:
-        logp: the judge's and, as far as they are there, the others'.
-        advantages: (R,).
-        epsilon: ratios of judge to old policy below 1 - epsilon have no gradient where the advantage is negative.
-        epsilon_high: above 1 + this, none where it is positive; None: epsilon (Yu et al. 2025, Eq. 8).
-        beta: weight of the KL estimate to the reference.
-        unbiased_kl: multiplies the estimate by the ratio, so that its gradient too is that of the divergence
-            (DeepSeek-AI 2025, DeepSeek-V3.2; TRL's default). Shao et al. do not.
-        importance_cap: the clipped term, not the KL, is weighted by min(old policy / sampling engine, this): truncated
-            importance sampling (Yao et al. 2025; "token_truncate" in TRL). None: no correction.
-    Returns:
-        (R, T) float32; without meaning outside of responses.
-    """
-    old = logp.judge.detach() if logp.old is None else logp.old
-    ratio = torch.exp(logp.judge - old)
-    clipped = ratio.clamp(1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high))
-    loss = -torch.minimum(ratio * advantages[:, None], clipped * advantages[:, None])
-    if logp.sampled is not None and importance_cap is not None:
-        loss = loss * torch.exp(old - logp.sampled).clamp(max=importance_cap)
-    if beta == 0:
-        return loss
-    assert logp.reference is not None
-    towards = logp.reference - logp.judge
-    kl = torch.exp(towards) - towards - 1
-    return loss + beta * (kl * ratio if unbiased_kl else kl)
 
 
 def row_divisors(
@@ -182,23 +132,28 @@ class GRPO(Objective):
         advantages = group_advantages(sample.rewards, self.scale_rewards)
         divisors = row_divisors(sample.response_mask, self.normalization, self.max_response_tokens)
         for rows in self._chunks(sample):
-            logp = TokenLogProbs(
-                judge=judge.response_token_logp(sample, rows),
-                old=_of(rows, sample.old_logp),
-                sampled=_of(rows, sample.sampled_logp),
-                reference=_of(rows, sample.reference_token_logp),
+            scored = sample.response_mask[rows]
+            if not scored.any():  # rows that are masked out of the loss
+                yield advantages.new_zeros(1)
+                continue
+            logp = judge.token_logp(
+                sample.input_ids[rows], sample.attention_mask[rows], scored, temperature=sample.temperature
             )
-            loss = grpo_token_loss(
-                logp,
-                advantages[rows],
+            positions = scored.nonzero(as_tuple=True)
+            terms = PolicyTerms(
+                rows_per_sample=len(scored),
+                advantages=advantages[rows],
+                divisors=divisors[rows],
+                old=_of(rows, positions, sample.old_logp),
+                sampled=_of(rows, positions, sample.sampled_logp),
+                reference=_of(rows, positions, sample.reference_token_logp),
                 epsilon=self.epsilon,
                 epsilon_high=self.epsilon_high,
                 beta=self.beta,
                 unbiased_kl=self.unbiased_kl,
                 importance_cap=self.importance_cap,
             )
-            in_response = loss.masked_fill(~sample.response_mask[rows], 0)
-            yield (in_response.sum(dim=1) / divisors[rows]).sum(dim=0, keepdim=True)
+            yield segment_policy_loss(logp, segment_offsets(scored), terms)
 
     def anchor(self, judge: Judge, batch: JudgeBatch) -> JudgeBatch:
         """The batch with `old_logp` under the judge as it is, where it has none: ratios refer to it from now on."""
@@ -227,5 +182,6 @@ class GRPO(Objective):
             yield slice(start, start + size)
 
 
-def _of(rows: slice, values: Tensor | None) -> Tensor | None:
-    return None if values is None else values[rows]
+def _of(rows: slice, positions: tuple[Tensor, ...], values: Tensor | None) -> Tensor | None:
+    """(N,) the scored tokens of these rows."""
+    return None if values is None else values[rows][positions]

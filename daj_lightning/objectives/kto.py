@@ -6,47 +6,15 @@ Letters: B samples, one row of tokens each.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from daj_lightning.judge import Judge
+from daj_lightning.kernels import KTOTerms, segment_offsets, segment_preference_loss
 from daj_lightning.objectives.base import Objective
 from daj_lightning.records import DajError, JudgeBatch
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseLogProbs:
-    """Summed log-probabilities of B responses; each (B,) float32, nats."""
-
-    judge: Tensor
-    reference: Tensor
-
-
-def kto_loss(
-    logp: ResponseLogProbs,
-    kl: Tensor,
-    desirable: Tensor,
-    *,
-    beta: float,
-    desirable_weight: float = 1.0,
-    undesirable_weight: float = 1.0,
-) -> Tensor:
-    """KTO loss of each response (Ethayarajh et al. 2024, Eq. 7; Eq. 8 says which weights balance unequal numbers).
-
-    Args:
-        logp: under the judge and under the reference.
-        kl: (B,) nats, the reference point z_0: how far the judge is from its reference; no gradient.
-        desirable: (B,) bool.
-        beta: how fast the value of a gain saturates, > 0 (DaJ: 0.1).
-        desirable_weight, undesirable_weight: of a desirable and of an undesirable response, lambda_D and lambda_U.
-    Returns:
-        (B,) float32; half of its weight for a response that is as likely as under the reference, at kl = 0.
-    """
-    gain = torch.where(desirable, 1.0, -1.0) * (logp.judge - logp.reference - kl)
-    loss = torch.sigmoid(-beta * gain)  # 1 - sigmoid(beta gain), without the cancellation at large gains
-    return torch.where(desirable, desirable_weight * loss, undesirable_weight * loss)
 
 
 class KTO(Objective):
@@ -75,14 +43,16 @@ class KTO(Objective):
         assert batch.reference_logp is not None
         assert batch.rewards is not None
         assert batch.kl is not None, "KTO.prepare comes first, with the whole window"
-        return kto_loss(
-            ResponseLogProbs(judge.response_logp(batch), batch.reference_logp),
+        logp = judge.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask)
+        terms = KTOTerms(
+            batch.reference_logp,
             batch.kl,
             batch.rewards == 1,
             beta=self.beta,
             desirable_weight=self.desirable_weight,
             undesirable_weight=self.undesirable_weight,
         )
+        return segment_preference_loss(logp, segment_offsets(batch.response_mask), terms)
 
     def prepare(self, judge: Judge, batch: JudgeBatch) -> JudgeBatch:
         """The batch with `kl`: the estimate over all of its samples, or 0 where that is negative.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from daj_lightning.judge import Judge
+from daj_lightning.kernels import SFTTerms, segment_offsets, segment_preference_loss
 from daj_lightning.objectives.base import Objective
 from daj_lightning.records import JudgeBatch
 
@@ -19,4 +20,5 @@ class SFT(Objective):
 
     def __call__(self, judge: Judge, batch: JudgeBatch) -> Tensor:
         """(B,) float32, nats, differentiable in what the judge trains."""
-        return -judge.response_logp(batch) / batch.response_mask.sum(dim=1)
+        logp = judge.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask)
+        return segment_preference_loss(logp, segment_offsets(batch.response_mask), SFTTerms())

@@ -271,8 +271,7 @@ class DataReweightedJudge(Resumable):
         if self.num_derivatives == 0:
             optimizer.zero_grad()
         for credit in credits:
-            weights = self.reweighter(credit.batch, credit.losses)
-            weights.backward(gradient=credit.derivative / self.outer_accumulation)
+            self.reweighter.accumulate(credit.batch, credit.losses, credit.derivative / self.outer_accumulation)
         self.num_derivatives += 1
         if self.num_derivatives < self.outer_accumulation:
             return

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from daj_lightning.judge import Judge, check_adapter_dtype
 from daj_lightning.judge.tokens import load_tokenizer
@@ -29,6 +30,61 @@ def test_log_probabilities_are_those_of_the_whole_distribution(tiny_config: Qwen
         for r in range(4)
     ]
     torch.testing.assert_close(judge.response_logp(batch).detach(), torch.tensor(expected))
+
+
+CHANGED_LOGITS = {
+    "gemma2": {"final_logit_softcapping": 0.5},  # logits of a random model stay below one, and these reach the cap
+    "granite": {"logits_scaling": 3.0},
+    "cohere": {"logit_scale": 4.0},
+    "cohere2": {"logit_scale": 4.0},
+}
+
+
+@pytest.mark.parametrize("trains", ["adapters", "everything"])
+@pytest.mark.parametrize("family", CHANGED_LOGITS)
+def test_a_base_that_changes_its_logits_is_scored_by_its_own(family: str, trains: str) -> None:
+    """With a frozen head in one pass, with a trained one by its logits: both as transformers computes them."""
+    judge = Judge(base=family, lora_r=4, base_dtype="float32", trains=trains)
+    judge.adapt(tiny_causal_lm(family, **CHANGED_LOGITS[family]))
+    batch, temperature = make_batch(2), 0.7
+    logits = judge.policy(input_ids=batch.input_ids).logits
+    assert (logits.max() - logits.min()).item() > 0.3  # else every change of the logits would look the same
+    logp = (logits / temperature).log_softmax(-1)[:, :-1].gather(2, batch.input_ids[:, 1:, None]).squeeze(2)
+    got = judge.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask, temperature)
+    torch.testing.assert_close(got, logp[batch.response_mask[:, 1:]], rtol=1e-5, atol=1e-5)
+
+
+def test_a_change_of_logits_that_nobody_tested_is_refused(tiny_config: Qwen3Config) -> None:
+    config = copy.deepcopy(tiny_config)
+    config.logits_scaling = 2.0
+    with pytest.raises(DajError, match=r"logits by \['logits_scaling'\].*for a qwen3"):
+        Judge(base="test").adapt(Qwen3ForCausalLM(config))
+
+
+def test_an_adapter_on_the_head_is_refused(tiny_config: Qwen3Config) -> None:
+    judge, batch = make_judge(tiny_config), make_batch(1)
+    judge.lora.target_modules = {"q_proj", "lm_head"}
+    judge.model = get_peft_model(Qwen3ForCausalLM(tiny_config), judge.lora)
+    with pytest.raises(DajError, match="leave lm_head out of lora_targets"):
+        judge.response_logp(batch)
+
+
+def tiny_causal_lm(family: str, **settings: float) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        vocab_size=64,
+        pad_token_id=0,
+        initializer_range=0.1,
+        **settings,
+    )
+    return AutoModelForCausalLM.from_config(config)
 
 
 def test_padding_changes_no_log_probability(tiny_config: Qwen3Config) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from daj_lightning.kernels import grad_bank_combine, grad_bank_dot, kernel_report
+from daj_lightning.kernels.dispatch import OPS
 from daj_lightning.records import DajError
 
 BANK, VECTOR, WEIGHTS = torch.ones(2, 3), torch.ones(3), torch.ones(2)
@@ -45,6 +46,8 @@ def test_the_extension_runs_where_it_was_built(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("DAJ_KERNELS", mode)
     assert ops_called() == {"daj::grad_bank_dot", "daj::grad_bank_combine"}
     on_cpu = [use for use in kernel_report() if use.device == "cpu"]
+    assert [use.op for use in on_cpu] == list(OPS)
+    on_cpu = [use for use in kernel_report() if use.device == "cpu" and use.op.startswith("grad_bank")]
     assert [use.op for use in on_cpu] == ["grad_bank_dot", "grad_bank_combine"]
     assert all(use.implementation == "ext" and "built with" in use.reason for use in on_cpu)
 

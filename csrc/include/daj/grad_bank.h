@@ -7,9 +7,20 @@
 
 #include <cstdint>
 
+#include "daj/adam.h"
+
 namespace daj {
 
 enum class BankType { kFloat32, kBFloat16 };
+
+// y = J o vector for Adam's Jacobian J at a gradient; each (P,).
+struct AdamVector {
+    AdamStep step;
+    const float* vector;
+    const float* gradient;
+    const float* m0;
+    const float* v0;
+};
 
 namespace cpu {
 
@@ -24,6 +35,10 @@ inline int64_t num_blocks(int64_t P) { return (P + kColumnsPerBlock - 1) / kColu
 void grad_bank_dot(const void* bank, BankType type, const float* vector, double* partials, int64_t K, int64_t P,
                    int64_t first_block, int64_t last_block);
 
+// The same with y in place of the vector, and one row more: partials[K * num_blocks(P) + b] is of gradient[p] * y[p].
+void grad_bank_dot_adam(const void* bank, BankType type, const AdamVector& y, double* partials, int64_t K, int64_t P,
+                        int64_t first_block, int64_t last_block);
+
 // out[p] = sum over k of weights[k] * bank[k, p], for the columns p of first_block <= b < last_block.
 void grad_bank_combine(const void* bank, BankType type, const float* weights, float* out, int64_t K, int64_t P,
                        int64_t first_block, int64_t last_block);
@@ -32,12 +47,16 @@ void grad_bank_combine(const void* bank, BankType type, const float* weights, fl
 
 namespace cuda {
 
-// Floats of scratch memory that grad_bank_dot needs on the device.
+// Floats of scratch memory that grad_bank_dot needs on the device for K rows.
 int64_t grad_bank_dot_scratch(int64_t K, int64_t P);
 
 // out[k] = sum over p of bank[k, p] * vector[p]. Returns nullptr, or CUDA's text of the error.
 const char* grad_bank_dot(const void* bank, BankType type, const float* vector, float* scratch, float* out, int64_t K,
                           int64_t P, void* stream);
+
+// The same with y in place of the vector; out[K] = sum over p of gradient[p] * y[p]. The scratch is that of K + 1 rows.
+const char* grad_bank_dot_adam(const void* bank, BankType type, const AdamVector& y, float* scratch, float* out,
+                               int64_t K, int64_t P, void* stream);
 
 // out[p] = sum over k of weights[k] * bank[k, p]. Returns nullptr, or CUDA's text of the error.
 const char* grad_bank_combine(const void* bank, BankType type, const float* weights, float* out, int64_t K, int64_t P,
