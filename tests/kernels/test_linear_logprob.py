@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +78,7 @@ class TestAccuracy:
         assert relative(got.u, wanted.u) <= GRADIENT[dtype]
 
     def test_float64_stays_float64(self):
-        hidden, weight, targets, confident = draw(dtype=torch.float64)
+        hidden, weight, targets, _ = draw(dtype=torch.float64)
         got = fused_linear_logprob(hidden, weight, targets, need_u=True, need_entropy=True)
         for result, right in zip(got, truth(hidden, weight, targets), strict=True):
             assert result.dtype is torch.float64
@@ -309,12 +308,10 @@ class TestMistakes:
     @pytest.mark.usefixtures("ext")
     def test_the_bare_ops_check_too(self):
         state, products = torch.zeros(4, 2), torch.zeros(2, 5)
-        tile = functools.partial(torch.ops.daj.logprob_tile, first=0, scale=1.0, softcap=0.0, temperature=1.0)
         with pytest.raises(RuntimeError, match="state needs 4 rows of 2; got the shape \\(3, 2\\)"):
             torch.ops.daj.logprob_tile(products, None, state[:3], None, self.TARGETS, None, 0, 1.0, 0.0, 1.0)
         with pytest.raises(RuntimeError, match="at most 8192 columns; got 8193"):
             torch.ops.daj.logprob_tile(torch.zeros(2, 8193), None, state, None, self.TARGETS, None, 0, 1.0, 0.0, 1.0)
-        del tile
         with pytest.raises(NotImplementedError, match="logprob_tile has no derivative"):
             torch.ops.daj.logprob_tile(
                 products.requires_grad_(), None, state, None, self.TARGETS, None, 0, 1.0, 0.0, 1.0

@@ -28,7 +28,7 @@ def draw(
 ) -> Case:
     """Random rows; every third one leans on its target by 6 to 10 nats more than all others together."""
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(V, H, generator=generator).to(dtype)
+    weight = (2 * H**-0.5 * torch.randn(V, H, generator=generator)).to(dtype)  # logits of two nats, as a model's are
     hidden = torch.randn(N, H, generator=generator)
     targets = torch.randint(0, V, (N,), generator=generator)
     targets[:1], targets[1:2] = 0, V - 1  # in the first and in the last tile
