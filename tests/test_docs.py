@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
+
+from daj_lightning import kernels
+
 ROOT = Path(__file__).parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 README = (ROOT / "README.md").read_text()
@@ -49,3 +53,17 @@ def test_every_command_in_the_readme_is_a_command() -> None:
 def test_make_targets_in_the_readme_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"quickstart", "test"} <= set(re.findall(r"make ([\w-]+)", README)) <= targets
+
+
+def test_the_kernels_that_the_readme_shows_run_as_shown() -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names = {name: getattr(kernels, name) for name in kernels.__all__} | {
+        "hidden": torch.randn(6, 8),
+        "lm_head": torch.nn.Linear(8, 11, bias=False).requires_grad_(False),
+        "tokens": torch.arange(6),
+        "offsets": torch.tensor([0, 2, 3, 5, 6]),
+        "reference": torch.zeros(4),
+    }
+    exec(shown, names)
+    assert names["logp"].shape == (6,)
+    assert names["losses"].shape == (2,)
