@@ -67,6 +67,8 @@ class Group(NamedTuple):
     modes: tuple[str, ...]
     rounds: int = 9
     """On a CPU."""
+    compiled: bool = False
+    """Whether torch.compile takes part on a CPU."""
 
 
 LOGPROB = kernel_logprob.MODES
@@ -117,7 +119,8 @@ def measure_group(group: Group, device: str, with_memory: bool) -> Iterator[tupl
 
 
 def draw(group: Group, device: str) -> Problem:
-    return OPS[group.op].Problem.draw(Spec(group.op, "", tuple(group.sizes.items()), group.dtype, device))
+    compiled = group.compiled or device == "cuda"
+    return OPS[group.op].Problem.draw(Spec(group.op, "", tuple(group.sizes.items()), group.dtype, device, compiled))
 
 
 def measure(case: Case, rounds: int, peaks: Peaks) -> list[Row]:
@@ -134,7 +137,8 @@ def measure(case: Case, rounds: int, peaks: Peaks) -> list[Row]:
     floor_ms = gpu_floor(case) if on_gpu else timings[FLOOR].p50 if FLOOR in timings else None
     rows = []
     for provider, errors, wrong in checked:
-        row = Row(spec, provider.name, errors, case.flop, case.bytes, wrong, timings.get(provider.name), floor_ms)
+        floor_of_it = floor_ms if provider.prepare is None else None
+        row = Row(spec, provider.name, errors, case.flop, case.bytes, wrong, timings.get(provider.name), floor_of_it)
         if not wrong and provider.name != FLOOR:
             peak = peak_on_gpu(provider.run) if on_gpu else peaks.of(spec.mode, provider.name)
             row = replace(row, peak_mib=peak, launches=launches(provider.run, spec.device))
@@ -199,7 +203,7 @@ def device_name(device: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     groups = [group for group in PRESETS[args.preset] if args.ops is None or group.op in args.ops]
-    groups = [group._replace(rounds=args.rounds or group.rounds) for group in groups]
+    groups = [group._replace(rounds=args.rounds or group.rounds, compiled=args.compile) for group in groups]
     print(f"torch {torch.__version__}, {device_name(args.device)}, preset {args.preset}\n")
     print(*kernel_report(), sep="\n")
     print(f"\n{report.table_head()}")
@@ -233,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ops", nargs="+", choices=OPS, help="default: all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, help="timed calls of each provider, on the CPU")
+    parser.add_argument("--compile", action="store_true", help="torch.compile on the CPU too, where it takes minutes")
     parser.add_argument("--csv", type=Path, help="file for every number")
     parser.add_argument("--plots", type=Path, help="folder for PNG files")
     parser.add_argument("--memory-of", metavar="GROUP", help=argparse.SUPPRESS)  # for peaks_elsewhere
