@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal, get_type_hints
 
 from jsonargparse import ArgumentParser
@@ -289,7 +290,7 @@ def call(function: Callable[..., None], args: list[str]) -> None:
 def as_options(args: list[str], flags: set[str]) -> list[str]:
     """--unsafe-local is --unsafe_local, and a flag without a value is true."""
     options = []
-    for word, following in zip(args, [*args[1:], "--"], strict=True):
+    for word, following in pairwise([*args, "--"]):
         name, equals, value = word.partition("=")
         name = name.replace("-", "_").replace("__", "--", 1) if name.startswith("--") else name
         options.append(name + equals + value)
