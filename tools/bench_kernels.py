@@ -82,7 +82,7 @@ PRESETS = {
     ],
     "issue": [
         Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "float32", LOGPROB, 3),
-        Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "bfloat16", ("fwd", "full"), 3),
+        Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "bfloat16", ("full",), 3),
         Group("grad_bank", {"P": ADAPTERS, "K": 16}, "bfloat16", kernel_bank.MODES),
         Group("segment_loss", {"R": 32, "T": 256}, "float32", kernel_losses.MODES, 31),
         Group("instance_net_hypergrad", {"B": 16, "F": 1, "H": 10}, "float32", kernel_instance_net.MODES, 31),
@@ -137,8 +137,9 @@ def measure(case: Case, rounds: int, peaks: Peaks) -> list[Row]:
     floor_ms = gpu_floor(case) if on_gpu else timings[FLOOR].p50 if FLOOR in timings else None
     rows = []
     for provider, errors, wrong in checked:
-        floor_of_it = floor_ms if provider.prepare is None else None
-        row = Row(spec, provider.name, errors, case.flop, case.bytes, wrong, timings.get(provider.name), floor_of_it)
+        row = Row(spec, provider.name, errors, case.flop, case.bytes, wrong, timings.get(provider.name), floor_ms)
+        if provider.prepare is not None:
+            row = replace(row, flop=0.0, bytes=0.0, floor_ms=None)
         if not wrong and provider.name != FLOOR:
             peak = peak_on_gpu(provider.run) if on_gpu else peaks.of(spec.mode, provider.name)
             row = replace(row, peak_mib=peak, launches=launches(provider.run, spec.device))

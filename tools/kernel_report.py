@@ -43,6 +43,7 @@ class Row:
     errors: Errors
     flop: float
     bytes: float
+    """Both 0 where a prepared provider does less."""
     wrong: str = ""
     """Why it was not timed."""
     timing: Timing | None = None
@@ -64,11 +65,11 @@ def table_line(row: Row, first: Row) -> str:
     errors = ", ".join(f"{name} {error:.1e}" for name, error in row.errors.items())
     if t is None:
         return f"| {' | '.join([*cells, f'not timed: {row.wrong}', '', '', '', '', errors, ''])} |"
-    compute = row.flop / row.bytes > 100  # more than any machine does while it moves a byte
+    compute = row.flop > 100 * row.bytes  # more than any machine does while it moves a byte
     rate = f"{row.flop / t.p50 / 1e9:.3g} TFLOP/s" if compute else f"{row.bytes / t.p50 / 1e6:.3g} GB/s"
     cells += [
         f"{_ms(t.p50)} [{_ms(t.p20)}-{_ms(t.p80)}]",
-        rate,
+        rate if row.bytes else "",
         "" if row.floor_ms is None else f"{row.floor_ms / t.p50:.0%}",
         "" if row.peak_mib is None else f"{row.peak_mib:.1f}",
         str(row.launches or ""),
