@@ -6,14 +6,18 @@ through `phi - u(C(sum_i alpha_i g_i / K))` owes nothing to the closed forms und
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from daj_lightning.judge import Judge
+from daj_lightning.kernels import LinearLogprob
 from daj_lightning.objectives import DPO, Objective
 from daj_lightning.records import JudgeBatch
 
@@ -60,12 +64,23 @@ def clip(g: Tensor, max_norm: float | None) -> Tensor:
     return g * torch.clamp(max_norm / (g.norm() + 1e-6), max=1.0)
 
 
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Inside, judges keep their logits: the fused pass has no second derivatives, and says so."""
+
+    def by_logits(hidden: Tensor, weight: Tensor, targets: Tensor, **unused: Any) -> LinearLogprob:
+        logits = hidden @ weight.T
+        logp = logits.log_softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
+        return LinearLogprob(logp, logits.logsumexp(dim=1), u=None, entropy=None)
+
+    with mock.patch("daj_lightning.judge.model.fused_linear_logprob", by_logits):
+        yield
+
+
 class Oracle:
     """Meta loss after one weighted inner step, as a differentiable function of the weights."""
 
-    def __init__(
-        self, judge: Judge, inner: JudgeBatch, meta: JudgeBatch, objective: Objective | None = None
-    ) -> None:
+    def __init__(self, judge: Judge, inner: JudgeBatch, meta: JudgeBatch, objective: Objective | None = None) -> None:
         self.judge, self.inner, self.meta = judge, inner, meta
         named = [(n, p) for n, p in judge.named_parameters() if p.requires_grad]
         self.names = [n for n, _ in named]

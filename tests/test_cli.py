@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from conftest import Prepared
 from daj_lightning.__main__ import COMMANDS, as_options, main
+from daj_lightning.kernels.dispatch import OPS
 from tiny import TOY_DOMAINS, ToySource
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -322,3 +323,10 @@ def test_options_of_commands_may_have_dashes_and_flags_need_no_value() -> None:
     assert as_options(["--sanitize=false", "--a-b=c-d", "-x", "e-f", "--unsafe_local"], flags) == [
         "--sanitize=false", "--a_b=c-d", "-x", "e-f", "--unsafe_local", "true",
     ]  # fmt: skip
+    assert as_options([], flags) == []
+
+
+def test_kernels_needs_no_option_and_names_every_op(capsys: Any) -> None:
+    assert main(["kernels"]) == 0
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^{op} +cpu +(ext|torch) +\S", shown, flags=re.MULTILINE) for op in OPS)

@@ -28,8 +28,14 @@ import datasets
 import torch
 import transformers
 import trl
+from torch import Tensor, nn
+from torch.optim import Adam
+
+import daj_lightning.bilevel as bilevel
 from bench_step import peak_bytes
 from bench_trl import plain
+from daj_lightning.bilevel import BankEngine, FiniteDifferenceEngine, FlatView, HypergradientEngine, JvpEngine
+from daj_lightning.records import JudgeBatch
 from measure import (
     FLOAT32,
     INNER_LR,
@@ -53,12 +59,6 @@ from measure import (
     truth,
     warmed,
 )
-from torch import Tensor, nn
-from torch.optim import Adam
-
-import daj_lightning.bilevel as bilevel
-from daj_lightning.bilevel import BankEngine, FiniteDifferenceEngine, FlatView, HypergradientEngine, JvpEngine
-from daj_lightning.records import JudgeBatch
 
 RADII = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 INSTALL_BETTY = "pip install --ignore-requires-python --no-deps betty-ml==0.2.1"

@@ -26,12 +26,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from measure import Claim, print_table, span
-
 from daj_lightning.execution import Limits, Sandbox, grade, grade_all
 from daj_lightning.execution.layout import bubblewrap_command
 from daj_lightning.execution.sandbox import ENVIRONMENT, WORKER
 from daj_lightning.records import Candidate, Problem, TestCase
+from measure import Claim, print_table, span
 
 PROGRAM = "a, b = map(int, input().split())\nprint(a + b)\n"
 WANTED_RUNS_PER_S, WANTED_MS = 150.0, 120.0

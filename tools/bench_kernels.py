@@ -23,18 +23,18 @@ from types import ModuleType
 from typing import NamedTuple
 from unittest import mock
 
+import torch
+
 import kernel_bank
 import kernel_grpo
 import kernel_instance_net
 import kernel_logprob
 import kernel_losses
 import kernel_report as report
-import torch
+from daj_lightning.kernels import kernel_report
 from kernel_cases import Case, Errors, Problem, Provider, Spec
 from kernel_report import Row
 from kernel_timing import copy_bandwidth, in_a_fork, launches, peak_on_cpu, peak_on_gpu, time_on_cpu, time_on_gpu
-
-from daj_lightning.kernels import kernel_report
 
 OPS: dict[str, ModuleType] = {
     "fused_linear_logprob": kernel_logprob,

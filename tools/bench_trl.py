@@ -18,6 +18,17 @@ import lightning
 import torch
 import transformers
 import trl
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+import daj_lightning.bilevel as bilevel
+from daj_lightning.data import JudgeData, PairDataset, SampleStream
+from daj_lightning.judge import Judge
+from daj_lightning.records import Pair, Unit
+from daj_lightning.training import DataReweightedJudge, Level
 from measure import (
     FLOAT32,
     INNER_LR,
@@ -32,17 +43,6 @@ from measure import (
     ratios,
     span,
 )
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
-
-import daj_lightning.bilevel as bilevel
-from daj_lightning.data import JudgeData, PairDataset, SampleStream
-from daj_lightning.judge import Judge
-from daj_lightning.records import Pair, Unit
-from daj_lightning.training import DataReweightedJudge, Level
 
 
 def word_tokenizer() -> transformers.PreTrainedTokenizerFast:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 
 import torch
-from kernel_cases import Case, Errors, Provider, Spec, ours, relative_error
 from torch import Tensor
 
 from daj_lightning.kernels import AdamJacobian, grad_bank_combine, grad_bank_dot, grad_bank_dot_adam
+from kernel_cases import Case, Errors, Provider, Spec, ours, relative_error
 
 MODES = ("dot", "combine", "adam dot")
 NUM_TENSORS = 392  # adapter tensors of Qwen3-1.7B: 28 layers x 7 linear layers x (A, B)

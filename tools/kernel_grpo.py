@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import kernel_logprob
 import torch
-from kernel_cases import Case, Errors, Provider, Spec, missing, ours, relative_error
-from kernel_logprob import LogProb
 from torch import Tensor
 
+import kernel_logprob
 from daj_lightning.kernels import PolicyTerms, fused_linear_logprob, segment_policy_loss
+from kernel_cases import Case, Errors, Provider, Spec, missing, ours, relative_error
+from kernel_logprob import LogProb
 
 MODES = ("full",)
 EPSILON = 0.2

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from kernel_cases import Case, Errors, Provider, Spec, ours, relative_error
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from daj_lightning.kernels import instance_net_hypergrad, squareplus
+from kernel_cases import Case, Errors, Provider, Spec, ours, relative_error
 
 MODES = ("full",)
 # Relative in the L2 norm.

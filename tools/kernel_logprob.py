@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from kernel_cases import Case, Errors, Provider, Spec, missing, ours, relative_error
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from daj_lightning.kernels import fused_linear_logprob, fused_linear_logprob_jvp
+from kernel_cases import Case, Errors, Provider, Spec, missing, ours, relative_error
 
 MODES = ("fwd", "full", "jvp", "8 vjps")
 NUM_VJPS = 8

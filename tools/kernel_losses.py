@@ -13,10 +13,10 @@ from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
-from kernel_cases import Case, Errors, Provider, Spec, ours, relative_error
 from torch import Tensor
 
 from daj_lightning.kernels import DPOTerms, PolicyTerms, segment_offsets, segment_policy_loss, segment_preference_loss
+from kernel_cases import Case, Errors, Provider, Spec, ours, relative_error
 
 MODES = ("dpo", "grpo")
 BETA, KL, EPSILON = 0.1, 0.04, 0.2

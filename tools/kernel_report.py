@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
+
 from kernel_cases import Errors, Spec
 from kernel_timing import Timing
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kernel_cases import Provider, Run
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from kernel_cases import Provider, Run
 
 NO_LAUNCH = ("aten::empty", "aten::new_empty", "aten::empty_like", "aten::empty_strided", "aten::detach")
 MIB = 2**20

@@ -19,11 +19,11 @@ from unittest import mock
 
 import torch
 import transformers
-from bench_step import SHAPES, make_batch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
+from bench_step import SHAPES, make_batch
 from daj_lightning.bilevel import FlatView
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO

@@ -1,7 +1,8 @@
 // The gradient bank on a CPU: every op reads every row once and is bound by memory.
 //
 // One row is one stream of memory, and a core fetches several streams at once faster than one after
-// another. So the rows go through together: the dot's in groups that share each load of the vector.
+// another. So the rows go through in groups. Not all sixteen at once: that many streams took four times as long
+// where their addresses differ by little more than a multiple of a page.
 #include "daj/grad_bank.h"
 #include "daj/simd.h"
 
@@ -10,8 +11,7 @@
 namespace daj::cpu {
 namespace {
 
-constexpr int kGroup = 4;    // rows of the dot that go through together
-constexpr int kVectors = 4;  // of Floats, which the combination sums at once
+constexpr int kGroup = 4;  // rows that go through together
 
 // sums[r] = sum over n columns of row r times vector, for `Rows` rows that lie P apart. Eight lanes
 // times two accumulators keep at most 256 additions in float; the rest is added in double.
@@ -60,30 +60,29 @@ DAJ_INLINE void dot_block_adam(const T* bank, const AdamVector& of, double* part
     dot_rows<1>(of.gradient + begin, P, y, n, partials + K * num_blocks(P) + block);
 }
 
-// out[p] = sum over K rows k of weights[k] * rows[k][p], for n columns. All rows of a few columns add up
-// in registers: a sum that went back to memory between rows took twice the time.
-template <typename T>
-DAJ_INLINE void combine_rows(const T* rows, const float* weights, float* out, int64_t K, int64_t P, int64_t n) {
+// out[p] += sum over r of weights[r] * rows[r][p], in the first-level cache, for `Rows` rows that lie P apart and n columns.
+template <int Rows, typename T>
+DAJ_INLINE void add_rows(const T* rows, const float* weights, float* out, int64_t P, int64_t n) {
+    Floats factors[Rows];
+    for (int r = 0; r < Rows; ++r) factors[r] = broadcast(weights[r]);
     int64_t p = 0;
-    for (; p + kVectors * kLanes <= n; p += kVectors * kLanes) {
-        Floats totals[kVectors] = {};
-        for (int64_t k = 0; k < K; ++k) {
-            const Floats weight = broadcast(weights[k]);
-            for (int v = 0; v < kVectors; ++v) totals[v] += weight * load(rows + k * P + p + v * kLanes);
-        }
-        for (int v = 0; v < kVectors; ++v) store(out + p + v * kLanes, totals[v]);
+    for (; p + kLanes <= n; p += kLanes) {
+        Floats total = load(out + p);
+        for (int r = 0; r < Rows; ++r) total += factors[r] * load(rows + r * P + p);
+        store(out + p, total);
     }
     for (; p < n; ++p) {
-        float total = 0;
-        for (int64_t k = 0; k < K; ++k) total += weights[k] * to_float(rows[k * P + p]);
-        out[p] = total;
+        for (int r = 0; r < Rows; ++r) out[p] += weights[r] * to_float(rows[r * P + p]);
     }
 }
 
 template <typename T>
 DAJ_INLINE void combine_block(const T* bank, const float* weights, float* out, int64_t K, int64_t P, int64_t block) {
-    const int64_t begin = block * kColumnsPerBlock;
-    combine_rows(bank + begin, weights, out + begin, K, P, std::min(kColumnsPerBlock, P - begin));
+    const int64_t begin = block * kColumnsPerBlock, n = std::min(kColumnsPerBlock, P - begin);
+    std::fill_n(out + begin, n, 0.0f);
+    int64_t k = 0;
+    for (; k + kGroup <= K; k += kGroup) add_rows<kGroup>(bank + k * P + begin, weights + k, out + begin, P, n);
+    for (; k < K; ++k) add_rows<1>(bank + k * P + begin, weights + k, out + begin, P, n);
 }
 
 }  // namespace

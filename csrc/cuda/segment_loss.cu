@@ -63,7 +63,8 @@ __device__ __forceinline__ RowSum row_sum(const PreferenceArguments& given, int6
 __device__ __forceinline__ void write_row(const PreferenceArguments& given, int64_t row, const RowSlope& slope,
                                           double weight) {
     const float counted = static_cast<float>(weight * slope.counted), other = static_cast<float>(weight * slope.other);
-    for (int64_t t = given.offsets[row] + threadIdx.x; t < given.offsets[row + 1]; t += kThreads) {
+    const int64_t end = given.offsets[row + 1];
+    for (int64_t t = given.offsets[row] + threadIdx.x; t < end; t += kThreads) {
         given.coefficient[t] = !given.counted || given.counted[t] ? counted : other;
     }
 }

@@ -9,7 +9,9 @@ namespace {
 // Tokens that are worth waking a thread for: about 0.1 ms of exponentials.
 constexpr int64_t kTokensPerTask = 16384;
 
-int64_t samples_per_task(int64_t B, int64_t N) { return std::max<int64_t>(1, B * kTokensPerTask / std::max<int64_t>(1, N)); }
+int64_t samples_per_task(int64_t B, int64_t N) {
+    return std::max<int64_t>(1, B * kTokensPerTask / std::max<int64_t>(1, N));
+}
 
 // The kernels read and write where the offsets say. (A GPU's could only be read by waiting for it.)
 void check_offsets(const int64_t* offsets, int64_t R, int64_t N) {

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from daj_lightning.kernels import instance_net_hypergrad, squareplus
+from daj_lightning.kernels import instance_net, instance_net_hypergrad, squareplus
 from daj_lightning.records import DajError, JudgeBatch
 
 
@@ -226,17 +226,20 @@ class InstanceNet(Reweighter):
         )
 
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
-        return squareplus(self.net(self._features(batch, losses))).squeeze(1)
+        return instance_net(self._features(batch, losses), self._flat(), self.hidden)
 
     @torch.no_grad()
     def accumulate(self, batch: JudgeBatch, losses: Tensor, derivative: Tensor) -> None:
         """In one launch where the extension serves: the net is so small that autograd's launches are all its time."""
         parameters = list(self.net.parameters())
-        flat = torch.cat([parameter.flatten() for parameter in parameters])
-        _, gradient = instance_net_hypergrad(self._features(batch, losses), flat, derivative, self.hidden)
+        _, gradient = instance_net_hypergrad(self._features(batch, losses), self._flat(), derivative, self.hidden)
         for parameter, part in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
             part = part.view_as(parameter)
             parameter.grad = part if parameter.grad is None else parameter.grad + part
+
+    def _flat(self) -> Tensor:
+        """The net's parameters, one after the other."""
+        return torch.cat([parameter.flatten() for parameter in self.net.parameters()])
 
     def _features(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
         """(B, F)."""

@@ -7,7 +7,7 @@ extension; dispatch.py says which of the two runs, `DAJ_KERNELS=auto|torch|ext` 
 from daj_lightning.kernels.adam import AdamJacobian
 from daj_lightning.kernels.dispatch import KernelUse, kernel_report
 from daj_lightning.kernels.grad_bank import grad_bank_combine, grad_bank_dot, grad_bank_dot_adam
-from daj_lightning.kernels.instance_net import instance_net_hypergrad, squareplus
+from daj_lightning.kernels.instance_net import instance_net, instance_net_hypergrad, squareplus
 from daj_lightning.kernels.linear_logprob import (
     fused_linear_logprob,
     fused_linear_logprob_jvp,
@@ -33,6 +33,7 @@ __all__ = [
     "grad_bank_combine",
     "grad_bank_dot",
     "grad_bank_dot_adam",
+    "instance_net",
     "instance_net_hypergrad",
     "kernel_report",
     "segment_offsets",

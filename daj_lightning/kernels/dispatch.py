@@ -155,8 +155,8 @@ def _none(reason: str) -> Extension:
     """Told to whoever did not ask for plain torch: once, as an extension is looked for once."""
     if _mode() == "auto":
         warnings.warn(
-            f"the kernels run in plain torch, which is slower, for want of the extension: {shorten(reason, 200)} "
-            "`python -m daj_lightning kernels` tells more; DAJ_KERNELS=torch asks for plain torch.",
+            f"the extension is missing, and plain torch runs in place of its kernels, slower: {shorten(reason, 200)} "
+            "(`python -m daj_lightning kernels` tells more, DAJ_KERNELS=torch asks for plain torch)",
             stacklevel=2,
         )
     return Extension(None, reason, has_cuda=False)

@@ -16,10 +16,13 @@ COLUMNS = 1 << 14  # 16 rows of them make 1 MiB of float32, which a cache holds
 
 
 def grad_bank_dot(bank: Tensor, vector: Tensor) -> Tensor:
-    """(K,) inner products of the rows of bank (K, P) with vector (P,)."""
+    """(K,) inner products of the rows of bank (K, P) with vector (P,).
+
+    Summed in float64: a hypergradient is what remains of terms that nearly cancel.
+    """
     dtype = torch.promote_types(bank.dtype, vector.dtype)
-    slices = zip(bank.split(COLUMNS, dim=1), vector.to(dtype).split(COLUMNS), strict=True)
-    return torch.stack([torch.mv(rows.to(dtype), part) for rows, part in slices]).sum(dim=0)
+    slices = zip(bank.split(COLUMNS, dim=1), vector.split(COLUMNS), strict=True)
+    return torch.stack([torch.mv(rows.double(), part.double()) for rows, part in slices]).sum(dim=0).to(dtype)
 
 
 def grad_bank_dot_adam(bank: Tensor, vector: Tensor, jacobian: AdamJacobian) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,8 @@ class Segments:
 
     def of_token(self, values: Tensor, rows_per_value: int = 1) -> Tensor:
         """(N,) for each token its row's entry of `values` (R,), or its sample's: one entry for so many rows."""
+        if len(values) == 1:  # a micro-batch of one sample needs no index
+            return values.expand(len(self.logp))
         starts = self.offsets[::rows_per_value]
         return values.repeat_interleave(starts.diff(), output_size=len(self.logp))
 

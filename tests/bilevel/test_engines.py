@@ -173,7 +173,8 @@ def unrolled_truth(
         return [part.view_as(p) for part, p in zip(flat.split(sizes), world.phi, strict=True)]
 
     for t, inner in enumerate(windows):
-        losses = world.losses(split(phi), inner)
+        with oracle.twice_differentiable():
+            losses = world.losses(split(phi), inner)
         rows = torch.stack([torch.autograd.grad(loss, phi, create_graph=True)[0] for loss in losses])
         gradient = oracle.clip((alpha[t][:, None] * rows).mean(dim=0), max_norm)
         phi, m, v = step(phi, m, v, gradient, start.step + t)

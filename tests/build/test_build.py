@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,10 @@ def copy_tree(to: Path) -> Path:
     return to
 
 
-def build(tree: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def build(tree: Path, python: str = sys.executable, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DAJ_")}
     return subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        [python, "setup.py", "build_ext", "--inplace"],
         cwd=tree,
         env={**clean, **env},
         capture_output=True,
@@ -87,6 +88,20 @@ def test_without_the_extension_the_package_runs_and_reports_the_reason(tree: Pat
     first, report = shown.stdout.split("\n", 1)
     assert first == "3.0"
     assert "no extension: its build failed" in report
+
+
+def test_an_environment_without_torch_installs_pure_python_and_says_what_is_missing(tree: Path, tmp_path: Path):
+    """As pip's isolated build: its own tools are in reach, torch is not."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("setuptools", "_distutils_hack", "pybind11", "ninja"):
+        package = Path(str(importlib.util.find_spec(name).origin)).parent
+        (tools / name).symlink_to(package)
+    assert build(tree, str(tmp_path / "venv" / "bin" / "python"), PYTHONPATH=str(tools)).returncode == 0
+    assert libraries(tree) == []
+    assert "no torch in" in str(record(tree)["reason"])
+    assert "Install torch there, then this package again." in str(record(tree)["reason"])
 
 
 def test_a_required_extension_turns_a_failed_build_into_an_error(tree: Path):

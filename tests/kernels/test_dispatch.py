@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from daj_lightning.kernels import grad_bank_combine, grad_bank_dot, kernel_report
+import called
+from daj_lightning.kernels import dispatch, grad_bank_combine, grad_bank_dot, kernel_report
 from daj_lightning.kernels.dispatch import OPS
 from daj_lightning.records import DajError
 
 BANK, VECTOR, WEIGHTS = torch.ones(2, 3), torch.ones(3), torch.ones(2)
 
 
-class OpsCalled(TorchDispatchMode):
-    """Names of the ops that reach torch's dispatcher, e.g. "aten::mv"."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(func.name())
-        return func(*args, **(kwargs or {}))
-
-
 def ops_called(bank: torch.Tensor = BANK) -> set[str]:
-    with OpsCalled() as called:
-        grad_bank_dot(bank, VECTOR)
-        grad_bank_combine(bank, WEIGHTS)
-    return called.names
+    return called.ops_called(lambda: (grad_bank_dot(bank, VECTOR), grad_bank_combine(bank, WEIGHTS)))
 
 
 def test_torch_forces_the_reference(monkeypatch: pytest.MonkeyPatch):
@@ -47,9 +34,8 @@ def test_the_extension_runs_where_it_was_built(monkeypatch: pytest.MonkeyPatch, 
     assert ops_called() == {"daj::grad_bank_dot", "daj::grad_bank_combine"}
     on_cpu = [use for use in kernel_report() if use.device == "cpu"]
     assert [use.op for use in on_cpu] == list(OPS)
-    on_cpu = [use for use in kernel_report() if use.device == "cpu" and use.op.startswith("grad_bank")]
-    assert [use.op for use in on_cpu] == ["grad_bank_dot", "grad_bank_combine"]
-    assert all(use.implementation == "ext" and "built with" in use.reason for use in on_cpu)
+    assert {use.op for use in on_cpu if use.implementation == "torch"} == {"fused_linear_logprob"}
+    assert all("built with" in use.reason for use in on_cpu if use.implementation == "ext")
 
 
 def test_float64_falls_to_the_reference(monkeypatch: pytest.MonkeyPatch):
@@ -67,3 +53,35 @@ def test_a_misspelt_mode_lists_the_modes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DAJ_KERNELS", "cuda")
     with pytest.raises(DajError, match=r"DAJ_KERNELS=cuda: unknown\. Set it to auto, torch or ext"):
         grad_bank_dot(BANK, VECTOR)
+
+
+@pytest.fixture
+def never_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that has not looked for the extension yet, and will find none."""
+    monkeypatch.setattr(dispatch, "__file__", str(tmp_path / "dispatch.py"))
+    monkeypatch.setattr(dispatch, "extension", functools.cache(dispatch.extension.__wrapped__))
+
+
+@pytest.mark.usefixtures("never_built")
+def test_a_missing_extension_is_told_once_in_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DAJ_KERNELS", "auto")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert not {name for name in ops_called() | ops_called() if name.startswith("daj::")}
+    (message,) = (str(warning.message) for warning in told)
+    assert "plain torch runs in place of its kernels" in message
+    assert "never built here. Build it: pip install -e ." in message
+    assert "\n" not in message
+
+
+@pytest.mark.usefixtures("never_built")
+@pytest.mark.parametrize("mode", ["torch", "ext"])
+def test_who_chose_an_implementation_is_not_warned(monkeypatch: pytest.MonkeyPatch, mode: str):
+    monkeypatch.setenv("DAJ_KERNELS", mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if mode == "torch":
+            ops_called()
+        else:
+            with pytest.raises(DajError, match="no extension: it was never built here"):
+                ops_called()
