@@ -103,6 +103,11 @@ def test_an_unknown_command_is_answered_with_all_of_them(capsys: Any) -> None:
     assert "prepare" in refused(capsys, "fti")
 
 
+def test_a_command_needs_no_argument(capsys: Any) -> None:
+    assert main(["kernels"]) == 0
+    assert "grad_bank_dot" in capsys.readouterr().out
+
+
 def test_lcb_before_prepare_says_to_prepare(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "Run `python -m daj_lightning prepare`" in refused(capsys, "fit", "--config", str(CONFIGS / "lcb.yaml"))

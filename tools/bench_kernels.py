@@ -67,6 +67,8 @@ class Group(NamedTuple):
     modes: tuple[str, ...]
     rounds: int = 9
     """On a CPU."""
+    compiled: bool = False
+    """Whether torch.compile takes part on a CPU."""
 
 
 LOGPROB = kernel_logprob.MODES
@@ -80,7 +82,7 @@ PRESETS = {
     ],
     "issue": [
         Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "float32", LOGPROB, 3),
-        Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "bfloat16", ("fwd", "full"), 3),
+        Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "bfloat16", ("full",), 3),
         Group("grad_bank", {"P": ADAPTERS, "K": 16}, "bfloat16", kernel_bank.MODES),
         Group("segment_loss", {"R": 32, "T": 256}, "float32", kernel_losses.MODES, 31),
         Group("instance_net_hypergrad", {"B": 16, "F": 1, "H": 10}, "float32", kernel_instance_net.MODES, 31),
@@ -117,7 +119,8 @@ def measure_group(group: Group, device: str, with_memory: bool) -> Iterator[tupl
 
 
 def draw(group: Group, device: str) -> Problem:
-    return OPS[group.op].Problem.draw(Spec(group.op, "", tuple(group.sizes.items()), group.dtype, device))
+    compiled = group.compiled or device == "cuda"
+    return OPS[group.op].Problem.draw(Spec(group.op, "", tuple(group.sizes.items()), group.dtype, device, compiled))
 
 
 def measure(case: Case, rounds: int, peaks: Peaks) -> list[Row]:
@@ -135,6 +138,8 @@ def measure(case: Case, rounds: int, peaks: Peaks) -> list[Row]:
     rows = []
     for provider, errors, wrong in checked:
         row = Row(spec, provider.name, errors, case.flop, case.bytes, wrong, timings.get(provider.name), floor_ms)
+        if provider.prepare is not None:
+            row = replace(row, flop=0.0, bytes=0.0, floor_ms=None)
         if not wrong and provider.name != FLOOR:
             peak = peak_on_gpu(provider.run) if on_gpu else peaks.of(spec.mode, provider.name)
             row = replace(row, peak_mib=peak, launches=launches(provider.run, spec.device))
@@ -199,7 +204,7 @@ def device_name(device: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     groups = [group for group in PRESETS[args.preset] if args.ops is None or group.op in args.ops]
-    groups = [group._replace(rounds=args.rounds or group.rounds) for group in groups]
+    groups = [group._replace(rounds=args.rounds or group.rounds, compiled=args.compile) for group in groups]
     print(f"torch {torch.__version__}, {device_name(args.device)}, preset {args.preset}\n")
     print(*kernel_report(), sep="\n")
     print(f"\n{report.table_head()}")
@@ -233,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ops", nargs="+", choices=OPS, help="default: all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, help="timed calls of each provider, on the CPU")
+    parser.add_argument("--compile", action="store_true", help="torch.compile on the CPU too, where it takes minutes")
     parser.add_argument("--csv", type=Path, help="file for every number")
     parser.add_argument("--plots", type=Path, help="folder for PNG files")
     parser.add_argument("--memory-of", metavar="GROUP", help=argparse.SUPPRESS)  # for peaks_elsewhere

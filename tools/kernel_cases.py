@@ -34,6 +34,8 @@ class Spec:
     """Of the large inputs: "float32" or "bfloat16"."""
     device: str
     """"cpu" or "cuda"."""
+    compiled: bool
+    """Whether torch.compile takes part."""
 
     def __getitem__(self, letter: str) -> int:
         return dict(self.sizes)[letter]
@@ -57,7 +59,7 @@ class Provider:
     """Largest errors at which it is worth timing, by name; other errors are only shown."""
     ours: bool = False
     prepare: Run | None = None
-    """Called once before the first run, neither timed nor measured."""
+    """Called once before the first run, neither timed nor measured; the floor does not hold for what comes after."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,11 +201,12 @@ class Problem:
         """Other ways to the same numbers, and those that do not run here."""
         peers: dict[str, LogProb] = {"eager": self._eager}
         absent: dict[str, str] = {}
-        if self.hidden.is_cuda:
+        if self.spec.compiled:
             peers["eager, torch.compile"] = torch.compile(self._eager, dynamic=False)
-            peers["eager, checkpointed chunks"] = self._checkpointed
         else:
-            absent["eager, torch.compile"] = "on a CPU the same products, after minutes of compiling"
+            absent["eager, torch.compile"] = "on a CPU with --compile only"
+        if self.hidden.is_cuda:
+            peers["eager, checkpointed chunks"] = self._checkpointed
         if reason := self._torch_op(peers):
             absent["torch LCE"] = reason
         for name, (packages, logprob) in {

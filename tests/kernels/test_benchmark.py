@@ -92,7 +92,7 @@ def test_float64_agrees_with_autograd_through_all_logits(bench: ModuleType):
     import kernel_logprob
 
     problem = kernel_logprob.Problem.draw(
-        bench.Spec("fused_linear_logprob", "", (("N", 9), ("H", 8), ("V", 11)), "float32", "cpu")
+        bench.Spec("fused_linear_logprob", "", (("N", 9), ("H", 8), ("V", 11)), "float32", "cpu", False)
     )
     hidden = problem.hidden.double().requires_grad_()
     logp = (hidden @ problem.weight.double().T).log_softmax(dim=1)[torch.arange(9), problem.targets]
@@ -106,7 +106,7 @@ def test_figures_pass_fail_or_are_owed(bench: ModuleType):
     from kernel_timing import Timing
 
     def row(provider: str, ms: float) -> Row:
-        spec = bench.Spec("grad_bank", "dot", (("P", 8), ("K", 2)), "bfloat16", "cpu")
+        spec = bench.Spec("grad_bank", "dot", (("P", 8), ("K", 2)), "bfloat16", "cpu", False)
         return Row(spec, provider, {}, 1.0, 1.0, timing=Timing(ms, ms, ms))
 
     rows = [row("loop over tensors", 10), row("flat mv, bfloat16", 2), row("ours, torch", 5), row("ours, ext", 1)]
