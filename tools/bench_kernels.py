@@ -1,7 +1,7 @@
 """Kernels against their peers: time, memory, launches and error of each.
 
     python tools/bench_kernels.py                                  # seconds, on a CPU
-    python tools/bench_kernels.py --preset issue                   # CPU figures of issue 6: about 20 minutes, 6 GB
+    python tools/bench_kernels.py --preset issue                   # CPU figures of issue 6: 15 CPU minutes, 5 GB
     python tools/bench_kernels.py --preset gpu --device cuda --csv kernels.csv --plots plots
 
 A provider is timed only if its result agrees with float64 (kernel_cases.py: Provider.tolerance). One that is absent

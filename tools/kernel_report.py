@@ -151,7 +151,7 @@ def _plot(axis: object, rows: list[Row], unit: str, values: dict[int, float]) ->
     bars = axis.barh(
         [row.provider for row in rows], heights, color=["tab:orange" if "ours" in n else "tab:blue" for n in names]
     )
-    axis.bar_label(bars, [f"{height:.3g}" for height in heights], padding=3, fontsize=8)
+    axis.bar_label(bars, [f"{height:.4g}" for height in heights], padding=3, fontsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set_xlabel(f"{unit}; {letter} {sizes[0]:,}")
