@@ -7,6 +7,9 @@ Letters: K rows, P adapter parameters.
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -27,8 +30,16 @@ def grad_bank_dot(bank: Tensor, vector: Tensor) -> Tensor:
 
 def grad_bank_dot_adam(bank: Tensor, vector: Tensor, jacobian: AdamJacobian) -> tuple[Tensor, Tensor]:
     """(K,) inner products of the rows with y = J o vector, and () that of the Jacobian's gradient with y."""
-    y = jacobian.diagonal() * vector
-    return grad_bank_dot(bank, y), torch.dot(jacobian.gradient.to(y.dtype), y)
+    operands = (vector, jacobian.gradient, jacobian.m0, jacobian.v0)
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in operands), bank.dtype)
+    dots = vector.new_zeros(bank.size(0), dtype=torch.float64)
+    along = vector.new_zeros((), dtype=torch.float64)
+    slices = zip(bank.split(COLUMNS, dim=1), *(operand.split(COLUMNS) for operand in operands), strict=True)
+    for rows, part, gradient, m0, v0 in slices:
+        y = (replace(jacobian, gradient=gradient, m0=m0, v0=v0).diagonal() * part).double()
+        dots += torch.mv(rows.double(), y)
+        along += torch.dot(gradient.double(), y)
+    return dots.to(dtype), along.to(dtype)
 
 
 def grad_bank_combine(bank: Tensor, weights: Tensor) -> Tensor:
