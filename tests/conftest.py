@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from transformers import Qwen3Config
 from transformers.models.qwen3 import modeling_qwen3
 
 from daj_lightning.data.prepare import prepare
+from daj_lightning.kernels.dispatch import extension
 from daj_lightning.training import ColdStart
 from tiny import TINY_ARCHITECTURE, toy_data
 
@@ -67,3 +69,21 @@ def true_float64(monkeypatch: pytest.MonkeyPatch) -> None:
         "softmax",
         lambda x, dim=-1, dtype=None: softmax(x, dim=dim, dtype=dtype if x.dtype is not torch.float64 else None),
     )
+
+
+@pytest.fixture
+def ext() -> None:
+    """Needs the extension. CI sets DAJ_REQUIRE_EXT=1, so that there it cannot be missing unnoticed."""
+    if extension().library is None:
+        report = pytest.fail if os.environ.get("DAJ_REQUIRE_EXT") == "1" else pytest.skip
+        report(f"no extension: {extension().reason}")
+
+
+@pytest.fixture
+def cuda() -> None:
+    """Needs the extension's CUDA half and a GPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if not extension().has_cuda:
+        report = pytest.fail if os.environ.get("DAJ_REQUIRE_EXT") == "1" else pytest.skip
+        report(f"no CUDA half: {extension().reason}")

@@ -10,6 +10,7 @@ Differences are relative, in the L2 norm.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pickle
 import sys
@@ -44,9 +45,11 @@ def step_of(module: DataReweightedJudge) -> Step:
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """Of b from a, relative to a."""
-    norm = float(a.double().norm())
-    return float((b.double() - a.double()).norm()) / norm if norm else float(b.double().norm())
+    """Of b from a, relative to a; infinite where either is no number."""
+    norm, gap = float(a.double().norm()), float((b.double() - a.double()).norm())
+    if not math.isfinite(norm + gap):
+        return math.inf
+    return gap / norm if norm else gap
 
 
 def worst(steps: list[Step], others: list[Step]) -> dict[str, float]:
@@ -146,6 +149,9 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)  # a forked process has no other thread
     print(*kernel_report(), sep="\n")
+    if all(use.implementation == "torch" for use in kernel_report()):
+        print("FAIL  there is no extension to compare with plain torch")
+        return 1
     twin = Twin()
     with kernels("auto"):
         train(args.config, args.windows, twin)

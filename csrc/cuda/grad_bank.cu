@@ -1,4 +1,4 @@
-// The gradient bank on a GPU: every op reads every row once and are bound by memory.
+// The gradient bank on a GPU: every op reads every row once and is bound by memory.
 //
 // Deterministic: no atomics, and the order of every sum depends on K and P alone.
 // A thread reads eight columns at a time, in 16-byte loads. That needs rows which start on 16 bytes, so
@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "common.cuh"
 #include "daj/grad_bank.h"
 
 namespace daj::cuda {
@@ -63,12 +64,6 @@ __device__ __forceinline__ Eight load(const T* row, int64_t start, int64_t P) {
         }
     }
     return result;
-}
-
-__device__ __forceinline__ float warp_sum(float x) {
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
-    return x;
 }
 
 __device__ __forceinline__ float sum_of_warps(const float* sums) {
@@ -228,11 +223,6 @@ void launch_combine(const T* bank, const float* weights, float* out, int64_t K, 
     const auto kernel =
         P % kWidth == 0 && aligned(bank) && aligned(out) ? combine_columns<true, T> : combine_columns<false, T>;
     kernel<<<static_cast<unsigned>(ceil_div(P, kStride)), kThreads, 0, stream>>>(bank, weights, out, K, P);
-}
-
-const char* launch_error() {
-    const cudaError_t error = cudaGetLastError();
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // its entries of the gradient and adds up the samples in order.
 #include <cuda_runtime.h>
 
+#include "common.cuh"
 #include "daj/instance_net.h"
 
 namespace daj::cuda {
@@ -102,8 +103,7 @@ const char* instance_net_hypergrad(const InstanceNet& net, const float* features
                                    const float* derivative, float* weights, float* gradient, int64_t B, void* stream) {
     instance_net<<<1, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(net, features, parameters, derivative, weights,
                                                                         gradient, B);
-    const cudaError_t error = cudaGetLastError();
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+    return launch_error();
 }
 
 }  // namespace daj::cuda

@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "common.cuh"
 #include "daj/linear_logprob.h"
 
 namespace daj::cuda {
@@ -25,12 +26,6 @@ struct Sums {
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
-    return x;
-}
-
-__device__ __forceinline__ float warp_sum(float x) {
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
     return x;
 }
 
@@ -185,11 +180,6 @@ void launch_finish(const Finish& finish, const Weight* weight, cudaStream_t stre
     } else {
         finish_rows<<<blocks, kThreads, 0, stream>>>(finish, weight, finish.accumulator);
     }
-}
-
-const char* launch_error() {
-    const cudaError_t error = cudaGetLastError();
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "common.cuh"
 #include "daj/segment_loss.h"
 
 namespace daj::cuda {
@@ -15,13 +16,6 @@ constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;
 // A window has fewer samples than a GPU has multiprocessors: registers are cheaper than a second block.
 constexpr int kBlocksPerSM = 1;
-
-template <typename T>
-__device__ __forceinline__ T warp_sum(T x) {
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
-    return x;
-}
 
 // The sum over the block's threads, in every thread. `warp_sums` must not be in use by an earlier sum.
 template <typename T>
@@ -103,11 +97,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSM) policy_samples(const P
     }
     total = block_sum(total, scratch);
     if (threadIdx.x == 0) given.loss[b] = static_cast<float>(weight * total);
-}
-
-const char* launch_error() {
-    const cudaError_t error = cudaGetLastError();
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 }  // namespace

@@ -230,10 +230,15 @@ class InstanceNet(Reweighter):
 
     @torch.no_grad()
     def accumulate(self, batch: JudgeBatch, losses: Tensor, derivative: Tensor) -> None:
-        """In one launch where the extension serves: the net is so small that autograd's launches are all its time."""
-        parameters = list(self.net.parameters())
-        _, gradient = instance_net_hypergrad(self._features(batch, losses), self._flat(), derivative, self.hidden)
+        """In one launch where the extension serves: the net is so small that autograd's launches are all its time.
+
+        Gradient hooks do not run.
+        """
+        parameters, features = list(self.net.parameters()), self._features(batch, losses)
+        _, gradient = instance_net_hypergrad(features, self._flat(), derivative.to(features.dtype), self.hidden)
         for parameter, part in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
+            if not parameter.requires_grad:
+                continue
             part = part.view_as(parameter)
             parameter.grad = part if parameter.grad is None else parameter.grad + part
 

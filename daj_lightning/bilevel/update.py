@@ -199,6 +199,11 @@ def check_optimizer(optimizer: Optimizer) -> None:
         )
     (group,) = optimizer.param_groups
     coupled = group["weight_decay"] != 0 and not isinstance(optimizer, AdamW)
+    if isinstance(optimizer, (Adam, AdamW)) and not group["eps"] > 0:
+        raise DajError(
+            f"the inner {type(optimizer).__name__} has eps={group['eps']}; where a gradient is 0, as LoRA's first ones "
+            f"are, its step is then 0 / 0. Set a positive eps."
+        )
     if coupled or group.get("amsgrad") or group.get("maximize"):
         raise DajError(
             f"the inner {type(optimizer).__name__} uses coupled weight decay, amsgrad or maximize, whose "

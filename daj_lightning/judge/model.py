@@ -259,10 +259,11 @@ def _logp_by_logits(head: nn.Linear, hidden_NH: Tensor, targets_N: Tensor, logit
     logits_NV = head(hidden_NH)
     if logits_NV.dtype is not torch.float64:
         logits_NV = logits_NV.float()
-    logits_NV = logits_NV * logits.scale
     if logits.softcap is not None:
-        logits_NV = logits.softcap * torch.tanh(logits_NV / logits.softcap)
-    logits_NV = logits_NV / logits.temperature
+        cap = logits.softcap / logits.temperature
+        logits_NV = cap * torch.tanh(logits_NV * (logits.scale / logits.softcap))
+    elif logits.factor != 1:
+        logits_NV = logits_NV * logits.factor
     return logits_NV.log_softmax(dim=-1).gather(1, targets_N[:, None]).squeeze(1)
 
 

@@ -26,7 +26,7 @@ def refuse_derivatives(op: str, *inputs: object) -> None:
         if forward_ad.unpack_dual(tensor).tangent is not None:
             raise NotImplementedError(
                 f"{op} has no derivative, and an input of shape {tuple(tensor.shape)} carries a forward-mode "
-                "tangent. Take the primal of it, or differentiate daj_lightning.kernels.reference."
+                "tangent. Take the primal of it, or set DAJ_KERNELS=torch where plain torch has the derivative."
             )
 
 

@@ -4,7 +4,8 @@ The environment variable `DAJ_KERNELS` is read at every call:
     auto    the extension where it was built and serves the tensors at hand, else plain torch (default); a
             warning, once a process, where it was not built
     torch   always plain torch
-    ext     always the extension; an error that says why where it cannot
+    ext     the extension; an error that says why where it cannot. Still plain torch: fused_linear_logprob on a CPU,
+            whose algorithm that is, and segment losses in forward mode, which kernels do not have
 """
 
 from __future__ import annotations
@@ -85,6 +86,9 @@ def extension() -> Extension:
         torch.ops.load_library(folder / "libdaj.so")
     except (ImportError, OSError) as error:  # another Python or torch than it was built for
         return _none(f"it does not load: {error}. Build it again: pip install -e .")
+    lacking = [op for op in chain.from_iterable(OPS.values()) if not hasattr(torch.ops.daj, op)]
+    if lacking:
+        return _none(f"it was built from other sources, without {', '.join(lacking)}. Build it again: pip install -e .")
     library = torch.library.Library("daj", "IMPL")
     fake.register(library)
     for op in chain.from_iterable(OPS.values()):

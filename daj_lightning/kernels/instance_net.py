@@ -21,7 +21,8 @@ MAX_FEATURES, MAX_HIDDEN = 8, 64
 def squareplus(x: Tensor) -> Tensor:
     """(x + sqrt(x^2 + 4)) / 2 (Barron 2021), elementwise; 1 at 0, without cancellation for x < 0."""
     root = (x * x + 4).sqrt()
-    return torch.where(x < 0, 2 / (root - x), (x + root) / 2)
+    # Clamped: the branch not taken must not divide by zero, which would make the derivative NaN.
+    return torch.where(x < 0, 2 / (root - x.clamp(max=0)), (x + root) / 2)
 
 
 def instance_net_hypergrad(

@@ -52,7 +52,7 @@ def fused_linear_logprob(
         need_u: return u = d logp / d hidden.
         need_entropy: return the entropy of the distribution.
     Returns:
-        logp, lse and entropy in float32 (float64 where an input is), nats; u in the dtype of `hidden`.
+        logp, lse and entropy in float32 (float64 where hidden or weight is), nats; u in the dtype of `hidden`.
     Raises:
         ValueError: a shape, dtype, device, layout or number is none of these.
         NotImplementedError: a derivative that does not exist here, or a head that is no plain frozen matrix.

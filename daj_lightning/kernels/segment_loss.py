@@ -109,7 +109,7 @@ class _Losses(torch.autograd.Function):
     def forward(ctx: Any, logp: Tensor, loss: Tensor, coefficient: Tensor, offsets: Tensor, n: int) -> Tensor:
         ctx.save_for_backward(coefficient, offsets)
         ctx.rows_per_sample = n
-        return loss.view_as(loss)
+        return loss.clone()  # not a view: callers may change it in place
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -12,12 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-TOOLS = Path(__file__).parents[2] / "tools"
-
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    sys.path.insert(0, str(TOOLS))  # they import each other by name, as scripts do
     return importlib.import_module("bench_kernels")
 
 

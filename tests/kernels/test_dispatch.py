@@ -85,3 +85,13 @@ def test_who_chose_an_implementation_is_not_warned(monkeypatch: pytest.MonkeyPat
         else:
             with pytest.raises(DajError, match="no extension: it was never built here"):
                 ops_called()
+
+
+@pytest.mark.usefixtures("ext")
+def test_a_library_of_other_sources_is_named_and_not_used(monkeypatch: pytest.MonkeyPatch):
+    """As after `git pull` without a build: it lacks an operator that the Python side knows."""
+    monkeypatch.setenv("DAJ_KERNELS", "torch")  # no warning
+    monkeypatch.setitem(OPS, "new_op", ("not_built_yet",))
+    found = dispatch.extension.__wrapped__()
+    assert found.library is None
+    assert found.reason == "it was built from other sources, without not_built_yet. Build it again: pip install -e ."

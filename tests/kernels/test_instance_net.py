@@ -276,3 +276,10 @@ class TestOnAGpu:
         for gradients in _gradients_of_both(InstanceNet().to("cuda"), "cuda"):
             for got, wanted in zip(*gradients, strict=True):
                 torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("x", [-1e30, -1e4, 0.0, 1e4, 1e30])
+def test_squareplus_has_a_derivative_everywhere(x: float):
+    raw = torch.tensor(x, requires_grad=True)
+    (slope,) = torch.autograd.grad(squareplus(raw), raw)
+    assert 0 <= slope <= 1

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdRef
 
 from daj_lightning.kernels import LinearLogprob, Logits, fused_linear_logprob, kernel_report
+from daj_lightning.kernels.dispatch import extension as loaded_extension
 from daj_lightning.kernels.vocabulary_pass import vocabulary_pass
 from linear_logprob_cases import CHANGES, draw, relative, truth
 
@@ -108,6 +109,7 @@ class TestAccuracy:
 
 
 class TestShapes:
+    @pytest.mark.parametrize("extension", [False, True], ids=["torch", "ext"])
     @settings(deadline=None, max_examples=30, derandomize=True)
     @given(
         N=st.sampled_from([0, 1, 2, 5, 17]),
@@ -120,7 +122,16 @@ class TestShapes:
         seed=st.integers(0, 99),
     )
     def test_any_shape_in_any_tiles(
-        self, N: int, H: int, V: int, columns: int, rows: int, size: float, softcap: float | None, seed: int
+        self,
+        extension: bool,
+        N: int,
+        H: int,
+        V: int,
+        columns: int,
+        rows: int,
+        size: float,
+        softcap: float | None,
+        seed: int,
     ):
         """Logits up to 1e4 and beyond, a vocabulary of one, tiles wider than it, no rows at all."""
         generator = torch.Generator().manual_seed(seed)
@@ -128,9 +139,10 @@ class TestShapes:
         weight = torch.randn(V, H, generator=generator)
         targets = torch.randint(0, V, (N,), generator=generator)
         logits = Logits(softcap=softcap)
-        got = vocabulary_pass(
-            hidden, weight, targets, None, logits, need_u=True, need_entropy=True, tile=(rows, columns)
-        )
+        if extension and loaded_extension().library is None:
+            pytest.skip("no extension")
+        options = {"need_u": True, "need_entropy": True, "tile": (rows, columns), "extension": extension}
+        got = vocabulary_pass(hidden, weight, targets, None, logits, **options)
         wanted = truth(hidden, weight, targets, softcap=softcap)
         # A logit of 1e4 is itself known to 1e-3 in float32; a probability is then known to one part in a thousand.
         scale = 1 if softcap else max(1.0, float((hidden.double() @ weight.double().T).abs().amax())) if N else 1
@@ -139,6 +151,21 @@ class TestShapes:
         torch.testing.assert_close(got.lse.double(), wanted.lse, rtol=1e-6, atol=slack)
         torch.testing.assert_close(got.u.double(), wanted.u, rtol=1e-4, atol=1e-4 + 10 * slack)
         torch.testing.assert_close(got.entropy.double(), wanted.entropy, rtol=1e-4, atol=1e-5 + 10 * slack)
+
+    @pytest.mark.parametrize("broken", ["nan", "inf", "target"])
+    def test_what_is_no_number_never_becomes_one(self, run: Pass, broken: str):
+        """A judge that has diverged must not look like one that says ln 2; the other rows are not touched."""
+        hidden, weight, targets, _ = draw(N=5)
+        sound = run(hidden, weight, targets)
+        if broken == "target":
+            targets[2] = weight.size(0)
+        else:
+            hidden[2, 0] = float(broken)
+        got = run(hidden, weight, targets)
+        assert got.logp[2].isnan()
+        assert got.u[2].isnan().any()
+        for field, of_sound in zip(got, sound, strict=True):
+            torch.testing.assert_close(field[[0, 1, 3, 4]], of_sound[[0, 1, 3, 4]])
 
     def test_ignored_rows_cost_no_product_and_yield_zeros(self):
         hidden, weight, targets, _ = draw(N=6)

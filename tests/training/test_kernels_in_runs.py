@@ -11,8 +11,9 @@ import torch
 from compare_kernels import TOLERANCE, Record, Twin, kernels, worst
 from conftest import Prepared
 from daj_lightning.bilevel import DomainWeights, InstanceNet, InstanceTable
-from daj_lightning.kernels import kernel_report
 from tiny import toy_data, toy_module, toy_trainer
+
+pytestmark = pytest.mark.usefixtures("ext")
 
 
 def train(prepared: Prepared, directory: Path, callback: Record, **module: Any) -> None:
@@ -25,12 +26,6 @@ def assert_agree(largest: dict[str, float]) -> None:
     derivative = largest.pop("hypergradient")
     assert max(largest.values()) <= TOLERANCE, largest
     assert derivative <= 5 * TOLERANCE
-
-
-@pytest.fixture(autouse=True)
-def _ext() -> None:
-    if all(use.implementation == "torch" for use in kernel_report()):
-        pytest.skip("no extension to compare")
 
 
 @pytest.mark.parametrize("reweighter", [DomainWeights, InstanceTable, InstanceNet])
@@ -61,3 +56,9 @@ def test_a_difference_would_be_seen(prepared: Prepared, tmp_path: Path, monkeypa
     twin = Twin()
     train(prepared, tmp_path, twin, max_norm=None)
     assert worst(twin.others, twin.steps)["adapters"] > TOLERANCE
+
+
+def test_what_is_no_number_differs_from_everything() -> None:
+    sound, broken = torch.tensor([1.0, 2.0]), torch.tensor([float("nan"), 2.0])
+    for one, other in ((sound, broken), (broken, sound), (broken, broken)):
+        assert worst([{"losses": one}, {"losses": sound}], [{"losses": other}, {"losses": sound}])["losses"] > 1

@@ -71,6 +71,7 @@ struct RowResult {
 };
 
 DAJ_HD float log_sum_exp(float x, float y) {
+    if (x != x || y != y) return x + y;  // fmaxf and fminf would drop a NaN
     const float top = fmaxf(x, y);
     return top + log1pf(expf(fminf(x, y) - top));
 }
