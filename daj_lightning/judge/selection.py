@@ -133,7 +133,10 @@ class Game:
 
 
 class RoundRobin(Strategy):
-    """Every pair once: N (N-1) / 2 comparisons; most votes win, ties at random. Confidence: the winner's share of its own."""
+    """Every pair once: N (N - 1) / 2 comparisons; most votes win, ties at random.
+
+    Confidence: the winner's share of its own comparisons.
+    """
 
     def rounds(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
         yield from game.compare(list(itertools.combinations(range(game.num_candidates), 2)))

@@ -159,7 +159,7 @@ class TestAdaptive:
         [
             ({"accuracy": 0.5}, "accuracy"),
             ({"max_comparisons": 0}, "max_comparisons"),
-            ({"persistence": 2.0}, "persis"),
+            ({"persistence": 2.0}, "per"),
         ],
     )
     def test_settings_out_of_range_are_refused(self, wrong: dict[str, float], message: str) -> None:
