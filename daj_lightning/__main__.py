@@ -17,6 +17,9 @@ from daj_lightning.data.bigcodebench import Variant
 from daj_lightning.data.imports import Format
 from daj_lightning.data.problems import Benchmark
 from daj_lightning.execution import Limits, Rules
+from daj_lightning.judge.adaptive import Adaptive
+from daj_lightning.judge.selection import Strategy
+from daj_lightning.judge.voting import Voting as Voting  # known to --strategy by its name
 from daj_lightning.records import DajError
 
 LIGHTNING = ("fit", "validate", "test")
@@ -203,22 +206,33 @@ def export(config: list[str], output: str, ckpt_path: str = "last") -> None:
     print(f"wrote the judge of {path} to {output}")
 
 
-def select(judge: str, candidates: str, output: str, rounds: int = 8, seed: int = 0, batch_size: int = 16) -> None:
-    """Pick one program among the candidates of each problem, by the paper's pairwise voting.
+def select(
+    judge: str,
+    candidates: str,
+    output: str,
+    strategy: Strategy | None = None,
+    batch_size: int = 16,
+) -> None:
+    """Pick one program among the candidates of each problem; go on where an earlier run broke off.
 
     Args:
         judge: directory written by `export`.
         candidates: JSON Lines of {problem_id, statement, candidates: [code, ...]}; title, platform,
             difficulty, starter_code and public_tests ([{input, output}, ...]) are optional.
-        output: JSON Lines to write: {problem_id, selected, code, votes, num_invalid}.
-        rounds: comparisons a problem (paper: 8).
-        seed: of the draws and ties.
+        output: JSON Lines to write: {problem_id, selected, code, votes, num_invalid, num_comparisons, confidence}.
+        strategy: Adaptive (the default) asks where the winner is open and stops once it is settled, Knockout asks
+            N - 1 times, RoundRobin about every pair, Voting about random pairs (the paper). Its options follow it:
+            --strategy Voting --strategy.rounds 8; --strategy.help=Adaptive lists them.
         batch_size: comparisons generated together.
     """
     from daj_lightning.serving import select_file
 
-    number = select_file(judge, candidates, output, rounds, seed, batch_size)
-    print(f"selected one program for each of {number} problems; wrote {output}")
+    done = select_file(judge, candidates, output, strategy or Adaptive(), batch_size)
+    saved = done.num_of_round_robin - done.num_comparisons
+    print(
+        f"selected for {done.num_new} problems ({done.num_before} were done before, {done.num_abstained} abstained) "
+        f"with {done.num_comparisons} comparisons, {saved} fewer than a round robin; wrote {output}"
+    )
 
 
 def kernels() -> None:

@@ -296,10 +296,23 @@ def test_fit_resume_test_export_and_select_work_together(
     row = {"problem_id": "mine", "statement": problems[-1].statement, "candidates": codes}
     rows.write_text(json.dumps(row) + "\n")
     picked = tmp_path / "picked.jsonl"
-    assert main(["select", "--judge", str(exported), "--candidates", str(rows), "--output", str(picked)]) == 0
+    command = ["select", "--judge", str(exported), "--candidates", str(rows), "--output", str(picked)]
+    assert main([*command, "--strategy", "Voting", "--strategy.rounds", "8"]) == 0
     answer = json.loads(picked.read_text())
     assert answer["code"] == codes[answer["selected"]]
-    assert sum(answer["votes"]) + answer["num_invalid"] == 8
+    assert sum(answer["votes"]) + answer["num_invalid"] == answer["num_comparisons"] == 8
+
+    # Another strategy would not go on with this file; the same one goes on with a problem that came later.
+    assert main(command) == 2
+    assert "holds selections of" in capsys.readouterr().err
+    rows.write_text(rows.read_text() + json.dumps({**row, "problem_id": "later"}) + "\n")
+    assert main([*command, "--strategy", "Voting", "--strategy.rounds", "8"]) == 0
+    assert "selected for 1 problems (1 were done before, 0 abstained) with 8 comparisons" in capsys.readouterr().out
+    assert [json.loads(line)["problem_id"] for line in picked.read_text().splitlines()] == ["mine", "later"]
+    once, twice = tmp_path / "once.jsonl", tmp_path / "picked2.jsonl"
+    assert main(["select", "--judge", str(exported), "--candidates", str(rows), "--output", str(once)]) == 0
+    assert main(["select", "--judge", str(exported), "--candidates", str(rows), "--output", str(twice)]) == 0
+    assert once.read_text() == twice.read_text()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

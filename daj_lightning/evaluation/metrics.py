@@ -196,4 +196,6 @@ def best_of_n_scores(
 def _winner(name: str, graded: Graded, rounds: Sequence[Judgment], voting: Voting) -> int:
     index = {candidate.candidate_id: i for i, (candidate, _) in enumerate(graded[name])}
     pairs = [(index[r.comparison.candidate_ids[0]], index[r.comparison.candidate_ids[1]]) for r in rounds]
-    return voting.count(len(index), name, pairs, [r.selection for r in rounds]).winner
+    winner = voting.count(len(index), name, pairs, [r.selection for r in rounds]).winner
+    assert winner is not None, "a count of votes never abstains"
+    return winner

@@ -7,13 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from daj_lightning.judge.adaptive import Adaptive as Adaptive
     from daj_lightning.judge.model import (
         PROJECTIONS as PROJECTIONS,
         Judge as Judge,
         check_adapter_dtype as check_adapter_dtype,
     )
     from daj_lightning.judge.prompts import PromptTemplate as PromptTemplate
-    from daj_lightning.judge.selection import Selection as Selection, Voting as Voting
+    from daj_lightning.judge.selection import (
+        Knockout as Knockout,
+        RoundRobin as RoundRobin,
+        Selection as Selection,
+        Strategy as Strategy,
+        play_all as play_all,
+    )
     from daj_lightning.judge.tokens import (
         EncodedResponse as EncodedResponse,
         decode as decode,
@@ -30,12 +37,15 @@ if TYPE_CHECKING:
         reward as reward,
         selection_tag as selection_tag,
     )
+    from daj_lightning.judge.voting import Voting as Voting
 
 _HOME = {
     "model": "Judge PROJECTIONS check_adapter_dtype",
     "prompts": "PromptTemplate",
-    "selection": "Selection Voting",
+    "adaptive": "Adaptive",
+    "selection": "Knockout RoundRobin Selection Strategy play_all",
     "tokens": "EncodedResponse decode encode_prompt encode_response load_tokenizer pad_right",
+    "voting": "Voting",
     "verdict": "Reward SelectionReward judge_response parse_selection reward selection_tag",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

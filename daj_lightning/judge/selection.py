@@ -1,61 +1,197 @@
 """Best-of-N from comparisons: which pairs to ask about, and who wins.
 
-`Voting` is the paper's rule (section 3). It fixes its pairs before any answer is known, so a whole
-evaluation is one long list of prompts that can be generated in large batches.
+A strategy is a dialogue, so that it may look at answers before it asks on: `play` yields the comparisons that it
+wants next, is sent the answers, and returns the selection. `play_all` leads many dialogues at once, so that a
+judge sees the questions of all problems in one batch. Strategies know neither programs nor the judge.
+Letters: N candidates.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from daj_lightning.records import DajError
+
+Pair = tuple[int, int]
+"""Two candidates in the order in which the judge sees them."""
+Answer = int | None
+"""Position (0 or 1) of the candidate that the judge selected; None: a format error."""
+Play = Generator[list[Pair], Sequence[Answer], "Selection"]
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The outcome of a selection among N candidates."""
 
-    winner: int
-    """0-based index of the selected candidate."""
-    votes: tuple[int, ...]
-    """Votes of each candidate."""
+    winner: int | None
+    """0-based index of the selected candidate; None: no candidate is credible."""
+    votes: tuple[float, ...]
+    """Comparisons that each candidate won; where both orders of a pair are one comparison, each counts half."""
     num_invalid: int
-    """Comparisons that ended in a format error; they gave no vote."""
+    """Answers that were a format error; they gave no vote."""
+    num_comparisons: int = 0
+    """Answers asked for."""
+    confidence: float = 1.0
+    """How sure the strategy is of its winner, from 0 to 1; what it means is the strategy's to say."""
 
 
-class Voting:
-    """R rounds of two candidates drawn uniformly; most votes win, ties at random (paper, section 3).
+class Strategy(ABC):
+    """The seam: which comparisons to ask for, and who wins.
 
     Args:
-        rounds: R (paper: 8).
-        seed: of the draws and of the tie break; together with `key` it decides them.
+        both_orders: every comparison is asked in both orders, and costs two. A judge that prefers a position then
+            contradicts itself, and gives neither candidate the better of it. Otherwise the order is drawn.
+        seed: together with `key` it decides all that is drawn.
+        min_confidence: below it the selection abstains.
     """
 
-    def __init__(self, rounds: int = 8, seed: int = 0) -> None:
-        if rounds < 1:
-            raise DajError(f"voting needs at least one round, got rounds={rounds}.")
-        self.rounds = rounds
+    def __init__(self, both_orders: bool = False, seed: int = 0, min_confidence: float = 0.0) -> None:
+        if not 0 <= min_confidence <= 1:
+            raise DajError(f"min_confidence is between 0 and 1, got {min_confidence}.")
+        self.both_orders = both_orders
         self.seed = seed
+        self.min_confidence = min_confidence
 
-    def draw(self, num_candidates: int, key: str) -> list[tuple[int, int]]:
-        """The ordered pairs to compare for the problem named `key`; none if there is nothing to choose."""
+    def __str__(self) -> str:
+        """The class and its settings: what made a selection."""
+        settings = {
+            name: value for name, value in vars(self).items() if value is None or isinstance(value, int | float)
+        }
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in settings.items())})"
+
+    def play(self, num_candidates: int, key: str) -> Play:
+        """Lead the dialogue about the problem named `key`."""
         if num_candidates < 1:
             raise DajError(f"{key}: nothing to select from, the list of candidates is empty.")
+        game = Game(num_candidates, random.Random(f"{self.seed}/draw/{key}"), self.both_orders)
         if num_candidates == 1:
-            return []
-        rng = random.Random(f"{self.seed}/draw/{key}")
-        return [tuple(rng.sample(range(num_candidates), 2)) for _ in range(self.rounds)]  # type: ignore[misc]
+            return game.selection(0, 1.0)
+        winner, confidence = yield from self.rounds(game)
+        return game.selection(winner if confidence >= self.min_confidence else None, confidence)
 
-    def count(
-        self, num_candidates: int, key: str, rounds: Sequence[tuple[int, int]], answers: Sequence[int | None]
-    ) -> Selection:
-        """Tally `answers`: for each round the position (0 or 1) that the judge chose, None if invalid."""
-        votes = [0] * num_candidates
-        for pair, answer in zip(rounds, answers, strict=True):
-            if answer is not None:
-                votes[pair[answer]] += 1
-        tied = [i for i, v in enumerate(votes) if v == max(votes)]
-        winner = random.Random(f"{self.seed}/tie/{key}").choice(tied)
-        return Selection(winner, tuple(votes), sum(answer is None for answer in answers))
+    @abstractmethod
+    def rounds(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
+        """Ask through `game.compare`; return the winner and the confidence in it."""
+
+
+@dataclass
+class Game:
+    """What has been asked and answered about one problem."""
+
+    num_candidates: int
+    rng: random.Random
+    both_orders: bool
+    wins: list[float] = field(init=False)
+    losses: list[float] = field(init=False)
+    num_invalid: int = 0
+    num_comparisons: int = 0
+
+    def __post_init__(self) -> None:
+        self.wins = [0.0] * self.num_candidates
+        self.losses = [0.0] * self.num_candidates
+
+    def compare(self, pairs: Sequence[Pair]) -> Generator[list[Pair], Sequence[Answer], list[float | None]]:
+        """How much of each comparison its first candidate won: 1, 0, or 0.5; None where no answer was valid."""
+        asked = [pair if self.rng.random() < 0.5 else pair[::-1] for pair in pairs]
+        return self.tally(pairs, (yield from self.ask(asked)))
+
+    def ask(self, asked: Sequence[Pair]) -> Generator[list[Pair], Sequence[Answer], list[list[int | None]]]:
+        """The candidates that won each comparison, one entry for each order it was asked in."""
+        orders = [[pair, pair[::-1]] if self.both_orders else [pair] for pair in asked]
+        answers = iter((yield list(itertools.chain.from_iterable(orders))))
+        results = [[None if (a := next(answers)) is None else order[a] for order in both] for both in orders]
+        self.num_comparisons += sum(map(len, orders))
+        self.num_invalid += sum(winner is None for winners in results for winner in winners)
+        return results
+
+    def tally(self, pairs: Sequence[Pair], results: Sequence[Sequence[int | None]]) -> list[float | None]:
+        """Count the votes; the first candidate's share of each comparison."""
+        shares: list[float | None] = []
+        for (first, second), winners in zip(pairs, results, strict=True):
+            valid = [winner for winner in winners if winner is not None]
+            for winner in valid:
+                self.wins[winner] += 1 / len(winners)
+                self.losses[second if winner == first else first] += 1 / len(winners)
+            shares.append(sum(winner == first for winner in valid) / len(valid) if valid else None)
+        return shares
+
+    def share(self, candidate: int) -> float:
+        """Of the comparisons of one candidate, those that it won; 0 where it had none."""
+        played = self.wins[candidate] + self.losses[candidate]
+        return self.wins[candidate] / played if played else 0.0
+
+    def best(self, scores: Sequence[float]) -> int:
+        """The candidate with the highest score, one of several at random."""
+        return self.rng.choice([i for i, score in enumerate(scores) if score == max(scores)])
+
+    def selection(self, winner: int | None, confidence: float) -> Selection:
+        return Selection(winner, tuple(self.wins), self.num_invalid, self.num_comparisons, confidence)
+
+
+class RoundRobin(Strategy):
+    """Every pair once: N (N - 1) / 2 comparisons; most votes win, ties at random.
+
+    Confidence: the winner's share of its own comparisons.
+    """
+
+    def rounds(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
+        yield from game.compare(list(itertools.combinations(range(game.num_candidates), 2)))
+        winner = game.best(game.wins)
+        return winner, game.share(winner)
+
+
+class Knockout(Strategy):
+    """A tournament: N - 1 comparisons, in rounds; an odd candidate waits, and a pair without a winner is drawn.
+
+    A perfect judge finds a right candidate always (PairJudge RM, Liu et al. 2025). Confidence: the winner's share of
+    its own comparisons.
+    """
+
+    def rounds(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
+        left = list(range(game.num_candidates))
+        game.rng.shuffle(left)
+        while len(left) > 1:
+            pairs = list(zip(left[::2], left[1::2], strict=False))
+            shares = yield from game.compare(pairs)
+            waiting = left[2 * len(pairs) :]
+            left = waiting + [self._winner(game, pair, share) for pair, share in zip(pairs, shares, strict=True)]
+        return left[0], game.share(left[0])
+
+    @staticmethod
+    def _winner(game: Game, pair: Pair, share: float | None) -> int:
+        if share in (None, 0.5):
+            return game.rng.choice(pair)
+        return pair[0] if share == 1 else pair[1]
+
+
+def play_all(plays: Mapping[str, Play], ask: Callable[[list[tuple[str, Pair]]], list[Answer]]) -> dict[str, Selection]:
+    """Lead dialogues together: the questions of all go to the judge in one list, round by round.
+
+    Args:
+        plays: by the problem's key.
+        ask: (key, pair) -> answers, in order.
+    Returns:
+        The selections, in the order of `plays`.
+    """
+    finished: dict[str, Selection] = {}
+    wanted: dict[str, list[Pair]] = {}
+
+    def advance(key: str, answers: Sequence[Answer] | None) -> None:
+        try:
+            wanted[key] = plays[key].send(answers)  # type: ignore[arg-type]  # None starts a generator
+        except StopIteration as done:
+            finished[key] = done.value
+            wanted.pop(key, None)
+
+    for key in plays:
+        advance(key, None)
+    while wanted:
+        questions = [(key, pair) for key, pairs in wanted.items() for pair in pairs]
+        answers = iter(ask(questions))
+        for key, pairs in list(wanted.items()):
+            advance(key, [next(answers) for _ in pairs])
+    return {key: finished[key] for key in plays}
