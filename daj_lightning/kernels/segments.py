@@ -58,13 +58,14 @@ class Segments:
         """(R,) of each row's entries of `values` (N,)."""
         num_rows = len(self.offsets) - 1
         row = self.of_token(torch.arange(num_rows, device=values.device))
-        return values.new_zeros(num_rows).index_add(0, row, values)
+        # In float64: index_add takes one token after the other, and float32 would lose a digit over a long response.
+        return values.new_zeros(num_rows, dtype=torch.float64).index_add(0, row, values.double()).to(values.dtype)
 
     def means(self, counted: Tensor | None = None) -> Tensor:
         """(R,) log-probability of a row's tokens, or of those where `counted` (N,) is true; 0 where there is none."""
         if counted is None:
             return self.sums(self.logp) / self.offsets.diff().clamp(min=1)
-        return self.sums(self.logp * counted) / self.sums(counted.to(self.offsets.dtype)).clamp(min=1)
+        return self.sums(self.logp * counted) / self.sums(counted.to(self.logp.dtype)).clamp(min=1)
 
 
 class PreferenceOperands(NamedTuple):
