@@ -65,6 +65,11 @@ class Preparation:
     def __post_init__(self) -> None:
         if self.max_pairs_per_comparison < 1:
             raise DajError(f"max_pairs_per_comparison={self.max_pairs_per_comparison} must be >= 1.")
+        if self.voting.both_orders or self.voting.min_confidence:
+            raise DajError(
+                "data.voting is the paper's: its rounds are drawn beforehand, in one order each, and somebody wins. "
+                "Leave both_orders and min_confidence to `select`."
+            )
         if self.references.support and not PromptTemplate(self.template).takes_reference:
             raise DajError(f"template {self.template!r}: {NO_PLACE}")
 
@@ -99,7 +104,7 @@ class Preparation:
             "max_pairs_per_comparison": self.max_pairs_per_comparison,
             "swap": self.swap,
             "references": dataclasses.asdict(self.references),
-            "voting": vars(self.voting),
+            "voting": {"rounds": self.voting.rounds, "seed": self.voting.seed},
             "limits": dataclasses.asdict(self.limits),
             "rules": self.rules,
             "python": self.python,

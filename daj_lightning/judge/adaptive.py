@@ -132,7 +132,7 @@ class Adaptive(Strategy):
         self.known_persistence = persistence
         self.persistence = Persistence(persistence)
 
-    def rounds(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
+    def lead(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
         pairs = list(itertools.combinations(range(game.num_candidates), 2))
         budget = self.max_comparisons or len(pairs) * (2 if self.both_orders else 1)
         cost = 2 if self.both_orders else 1

@@ -70,11 +70,11 @@ class Strategy(ABC):
         game = Game(num_candidates, random.Random(f"{self.seed}/draw/{key}"), self.both_orders)
         if num_candidates == 1:
             return game.selection(0, 1.0)
-        winner, confidence = yield from self.rounds(game)
+        winner, confidence = yield from self.lead(game)
         return game.selection(winner if confidence >= self.min_confidence else None, confidence)
 
     @abstractmethod
-    def rounds(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
+    def lead(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
         """Ask through `game.compare`; return the winner and the confidence in it."""
 
 
@@ -138,7 +138,7 @@ class RoundRobin(Strategy):
     Confidence: the winner's share of its own comparisons.
     """
 
-    def rounds(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
+    def lead(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
         yield from game.compare(list(itertools.combinations(range(game.num_candidates), 2)))
         winner = game.best(game.wins)
         return winner, game.share(winner)
@@ -151,7 +151,7 @@ class Knockout(Strategy):
     its own comparisons.
     """
 
-    def rounds(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
+    def lead(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
         left = list(range(game.num_candidates))
         game.rng.shuffle(left)
         while len(left) > 1:

@@ -28,7 +28,7 @@ class Voting(Strategy):
         if rounds < 1:
             raise DajError(f"voting needs at least one round, got rounds={rounds}.")
         super().__init__(both_orders, seed, min_confidence)
-        self.num_rounds = rounds
+        self.rounds = rounds
 
     def draw(self, num_candidates: int, key: str) -> list[Pair]:
         """The ordered pairs to compare for the problem named `key`; none if there is nothing to choose."""
@@ -46,13 +46,13 @@ class Voting(Strategy):
         game.num_comparisons, game.num_invalid = len(rounds), sum(answer is None for answer in answers)
         return game.selection(*self._decide(game))
 
-    def rounds(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
+    def lead(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
         drawn = self._draw(game.num_candidates, game.rng)
         game.tally(drawn, (yield from game.ask(drawn)))
         return self._decide(game)
 
     def _draw(self, num_candidates: int, rng: random.Random) -> list[Pair]:
-        return [tuple(rng.sample(range(num_candidates), 2)) for _ in range(self.num_rounds)]  # type: ignore[misc]
+        return [tuple(rng.sample(range(num_candidates), 2)) for _ in range(self.rounds)]  # type: ignore[misc]
 
     @staticmethod
     def _decide(game: Game) -> tuple[int, float]:

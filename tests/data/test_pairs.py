@@ -28,7 +28,7 @@ from daj_lightning.data.pairs import pairs_of, read_comparisons, read_pairs
 from daj_lightning.data.prepare import prepare
 from daj_lightning.data.responses import Responses
 from daj_lightning.data.usable import Report, Use, use_of
-from daj_lightning.judge import PromptTemplate, parse_selection
+from daj_lightning.judge import PromptTemplate, Voting, parse_selection
 from daj_lightning.records import Candidate, Comparison, DajError, ReferenceUse
 from tiny import toy_data
 
@@ -368,6 +368,8 @@ def test_a_template_without_a_place_for_the_reference_is_refused_at_the_door(tmp
         ({"reference_support": 1.2}, "shares from 0 to 1"),
         ({"reference_drop": 0.5}, "nothing to drop"),
         ({"max_pairs_per_comparison": 0}, "max_pairs_per_comparison=0 must be >= 1"),
+        ({"voting": Voting(both_orders=True)}, "Leave both_orders and min_confidence to `select`"),
+        ({"voting": Voting(min_confidence=0.5)}, "Leave both_orders and min_confidence to `select`"),
     ],
 )
 def test_options_without_a_meaning_are_refused(tmp_path: Path, argument: dict[str, Any], wanted: str) -> None:
