@@ -20,6 +20,7 @@ from daj_lightning.judge.selection import Answer, Game, Pair, Strategy
 from daj_lightning.records import DajError
 
 _GRID = tuple(i / 8 for i in range(9))
+_COIN = math.log(2)  # nats that the toss of a coin tells
 
 
 class Persistence:
@@ -56,6 +57,7 @@ class Belief:
 
     def __init__(self, num_candidates: int, accuracy: float) -> None:
         self.accuracy = accuracy
+        self._noise = _entropy(accuracy)
         self.log_odds = [0.0] * num_candidates
         self.last: dict[Pair, bool] = {}
         """Pair (i < j) -> whether i won when it was last asked about."""
@@ -78,10 +80,13 @@ class Belief:
     def information(self, pair: Pair, probabilities: Sequence[float], persistence: float) -> float:
         """Nats that the answer is expected to tell about which candidate is best."""
         first, second = probabilities[pair[0]], probabilities[pair[1]]
-        weights = (first, second, max(1 - first - second, 0.0))
-        outcomes = self.outcomes(pair, persistence)
-        mean = sum(weight * outcome for weight, outcome in zip(weights, outcomes, strict=True))
-        return _entropy(mean) - sum(w * _entropy(outcome) for w, outcome in zip(weights, outcomes, strict=True))
+        neither = max(1 - first - second, 0.0)
+        if pair not in self.last:
+            mean = first * self.accuracy + second * (1 - self.accuracy) + neither / 2
+            return _entropy(mean) - (first + second) * self._noise - neither * _COIN
+        a, b, c = self.outcomes(pair, persistence)
+        mean = first * a + second * b + neither * c
+        return _entropy(mean) - first * _entropy(a) - second * _entropy(b) - neither * _entropy(c)
 
     def observe(self, pair: Pair, first_won: bool, persistence: Persistence) -> None:
         """Take an answer in."""
