@@ -1,6 +1,6 @@
 """How often each strategy finds a right program, with a judge whose errors are known; no model runs.
 
-    python tools/simulate_selection.py                 # 20,000 trials, fewer in the wide tables: some ten minutes on one core
+    python tools/simulate_selection.py                 # 20,000 trials, fewer in wide tables: ten minutes
     python tools/simulate_selection.py --trials 2000
 
 The judge names the right one of a right and a wrong program with probability `accuracy`, and tosses a coin between
