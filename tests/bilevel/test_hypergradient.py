@@ -220,6 +220,7 @@ def test_optimizers_without_an_elementwise_jacobian_are_refused() -> None:
         torch.optim.RMSprop([parameter], lr=1.0),
         torch.optim.Adam([parameter], lr=1.0, weight_decay=0.1),
         torch.optim.Adam([parameter], lr=1.0, amsgrad=True),
+        torch.optim.Adam([parameter], lr=1.0, eps=0.0),  # 0 / 0 where a gradient is 0
     ):
         with pytest.raises(DajError, match=type(optimizer).__name__):
             check_optimizer(optimizer)

@@ -260,3 +260,12 @@ class TestLazyAdam:
     def test_a_rate_of_zero_is_refused(self) -> None:
         with pytest.raises(DajError, match="lr > 0"):
             LazyAdam([torch.nn.Parameter(torch.zeros(1))], lr=0.0)
+
+
+def test_accumulate_leaves_what_is_frozen_and_takes_a_derivative_of_another_dtype() -> None:
+    net = InstanceNet()
+    frozen, *others = net.parameters()
+    frozen.requires_grad_(False)
+    net.accumulate(make_batch(4), torch.rand(4), torch.ones(4, dtype=torch.float64))
+    assert frozen.grad is None
+    assert all(parameter.grad is not None and parameter.grad.dtype is torch.float32 for parameter in others)
