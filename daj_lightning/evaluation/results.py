@@ -107,8 +107,8 @@ class Evaluation:
     facts: Mapping[str, str]
     """What was evaluated: number of problems, of candidates, files with their hashes, commands, versions."""
     baselines: Mapping[str, ByLevel]
-    """pass@1 of "random", "oracle", "first", "longest", "shortest", "more layout", "stronger policy" and, where programs
-    could be executed, "clustering by output"."""
+    """pass@1 of "random", "oracle", "first", "longest", "shortest", "more layout", "stronger policy" and, where
+    programs could be executed, "clustering by output"."""
     judges: Sequence[JudgeResult]
     """The first is the one that the page is about."""
     tests: Sequence[PairedTest] = ()
