@@ -1,0 +1,125 @@
+"""The paper's Tables 1 to 4 with ours beside them, in the rows where we have something.
+
+A row is ours where its words stand in a judge's name: "DPO, instance net" is the row "Instance net" under "DPO",
+"Skywork-o1-Open-PRM" the row "Skywork-o1 PRM". The first judge is DaJ, the baseline "random" is Random.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from daj_lightning.evaluation.document import Cell, Column, Paragraph, Row, Table, number, score_cell
+from daj_lightning.evaluation.hostile import name
+from daj_lightning.evaluation.paper_figures import PAPER_TABLES, PaperTable
+from daj_lightning.evaluation.results import ByLevel, Evaluation
+
+_Beside = tuple[str, str, ByLevel]
+"""(block heading, row name, ours)"""
+
+
+def paper_tables(evaluation: Evaluation) -> Sequence[Paragraph | Table]:
+    """All of the paper's, whether or not we have something beside it."""
+    return [Paragraph(comparability(evaluation)), *(_table(table, evaluation) for table in PAPER_TABLES)]
+
+
+def comparability(evaluation: Evaluation) -> str:
+    """What may be concluded from two columns that stand side by side."""
+    benchmark, policy = evaluation.facts.get("benchmark", ""), evaluation.facts.get("policy", "")
+    where = f"of “{name(benchmark)}”" if benchmark else "of a data set that the facts do not name"
+    which = [table for table in ("LiveCodeBench", "BigCodeBench") if _words(table) <= _words(benchmark)]
+    if not which:
+        return (
+            f"“Ours” is {where}, the paper's figures are of LiveCodeBench and BigCodeBench: the columns stand side "
+            "by side for their shape and are not comparable. The paper states no intervals; ours are 95 %, in brackets."
+        )
+    of_policy = f" candidates by “{name(policy)}”" if policy else " candidates of its own"
+    return (
+        f"“Ours” is {where}, with{of_policy}. Tables of the other benchmark are not comparable with it. Those of "
+        f"{which[0]} are as far as problems and candidates agree; the paper's candidates are not public. The paper "
+        "states no intervals; ours are 95 %, in brackets."
+    )
+
+
+def _table(table: PaperTable, evaluation: Evaluation) -> Table:
+    beside = list(_beside(table, evaluation))
+    ours = {(heading, row): levels for heading, row, levels in beside}
+    measured = [level for level in table.levels if any(level in levels for levels in ours.values())]
+    rows: list[Row] = []
+    for block in table.blocks:
+        rows.append(Row(Cell(block.heading)))
+        for row in block.rows:
+            paper = [Cell(number(value, 1)) for value in row.values]
+            levels = ours.get((block.heading, row.name), {})
+            cells = [*paper, *(score_cell(levels.get(level)) for level in measured)]
+            rows.append(Row(Cell(row.name), cells, strong=row.name == "DaJ"))
+    in_paper = {block.heading for block in table.blocks}
+    added = [entry for entry in beside if entry[0] not in in_paper]
+    for heading in dict.fromkeys(entry[0] for entry in added):
+        rows.append(Row(Cell(heading)))
+        for where, row_name, levels in added:
+            if where == heading:
+                cells = [Cell()] * len(table.levels) + [score_cell(levels.get(level)) for level in measured]
+                rows.append(Row(Cell(row_name), cells))
+    columns = [
+        Column("", numeric=False),
+        *(Column(level, "paper") for level in table.levels),
+        *(Column(level, "ours") for level in measured),
+    ]
+    caption = f"Table {table.number}. {table.title}. pass@1, percent; bold: DaJ."
+    note = "" if measured else f"Ours: nothing measured for this table. {_WANTED[table.number]}"
+    return Table(caption, columns, rows, note)
+
+
+_WANTED = {
+    **dict.fromkeys(("1", "2", "3"), "It takes a judge's answers (see the last section)."),
+    **dict.fromkeys(
+        ("4 (a)", "4 (b)"),
+        "It takes judges whose names say objective and weights, such as “DPO, instance net” or “GRPO, none”.",
+    ),
+}
+
+
+def _beside(table: PaperTable, evaluation: Evaluation) -> Iterator[_Beside]:
+    if table.number.startswith("4"):
+        yield from _ablation(table, evaluation)
+        return
+    judges, bounds = evaluation.judges, evaluation.baselines
+    policy = evaluation.facts.get("policy", "")
+    blocks = [block for block in table.blocks if table.number != "3" or _words(block.heading) == _words(policy)]
+    own = f"Ours: {name(policy)}" if table.number == "3" and policy else "Ours only"
+    placed = set()
+    for block in blocks:
+        for row in block.rows:
+            if row.name == "Random" and "random" in bounds:
+                placed.add("random")
+                yield block.heading, row.name, bounds["random"]
+            elif row.name == "DaJ" and judges:
+                placed.add(judges[0].name)
+                yield block.heading, row.name, judges[0].pass_at_1
+            else:
+                found = [judge for judge in judges[1:] if _words(row.name) <= _words(judge.name)]
+                if found and found[0].name not in placed:
+                    placed.add(found[0].name)
+                    yield block.heading, row.name, found[0].pass_at_1
+    for bound in ("random", "oracle"):
+        if bound in bounds and bound not in placed:
+            yield own, bound.capitalize(), bounds[bound]
+    for judge in judges:
+        if judge.name not in placed:
+            yield own, name(judge.name), judge.pass_at_1
+
+
+def _ablation(table: PaperTable, evaluation: Evaluation) -> Iterator[_Beside]:
+    for block in table.blocks:
+        for row in block.rows:
+            weights = {"none"} if row.name == "No reweighting" else {row.name.casefold().split()[-1]}
+            for judge in evaluation.judges:
+                words = _words(judge.name) | ({"none"} if "no reweighting" in judge.name.casefold() else set())
+                if words >= _words(block.heading) | weights:
+                    yield block.heading, row.name, judge.pass_at_1
+                    break
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9.]+", text.casefold()))
