@@ -183,7 +183,7 @@ def _weights() -> WeightHistory:
     return WeightHistory(windows, by_domain, quantiles)
 
 
-CODE = '''import sys
+CODE = """import sys
 
 
 def main() -> None:
@@ -196,7 +196,7 @@ def main() -> None:
 
 
 main()
-'''
+"""
 
 REASONING = """STEP 1: both programs are complete.
 STEP 2: both follow Kadane's recurrence. Solution 1 starts from {start}.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 NUM_COLOURS = 8
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
+_LEVELS = ("1.5 4", "10 5")
 _MARKERS: tuple[tuple[tuple[float, float], ...], ...] = (
     tuple((math.cos(t * math.pi / 6), math.sin(t * math.pi / 6)) for t in range(12)),  # a disc, nearly
     ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
@@ -22,7 +23,7 @@ _MARKERS: tuple[tuple[tuple[float, float], ...], ...] = (
 )
 LETTER = 6.7
 """Mean width of a character at 12 px."""
-RADIUS = 3.6
+RADIUS = 4.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class LineChart:
     """On a line with more points, so many of them carry a marker."""
 
     def keys(self) -> list[Key]:
-        levels = [Key(name, Shape("level", "M0 7H34"), None) for name, _ in self.levels]
+        levels = [Key(name, Shape("level", "M0 7H34", _LEVELS[i % 2]), None) for i, (name, _) in enumerate(self.levels)]
         return [series.key() for series in self.series] + levels
 
     def draw(self, width: int) -> Drawing:
@@ -116,10 +117,13 @@ class LineChart:
             0.0
         ]
         height = 300 if width < 500 else 340
-        plot = _Plot(width, height, [p.x for p in points] or [0.0], ys or [0.0], self.x_label, self.y_label, self.x_ticks)
+        plot = _Plot(
+            width, height, [p.x for p in points] or [0.0], ys or [0.0], self.x_label, self.y_label, self.x_ticks
+        )
         shapes = plot.frame()
         shapes += [
-            Shape("level", f"M{plot.left:.1f} {plot.y(y):.1f}H{plot.right:.1f}", hint=name) for name, y in self.levels
+            Shape("level", f"M{plot.left:.1f} {plot.y(y):.1f}H{plot.right:.1f}", _LEVELS[i % 2], name)
+            for i, (name, y) in enumerate(self.levels)
         ]
         for place, series in enumerate(self.series):
             with_bars = any(math.isfinite(p.low) for p in series.points)
@@ -148,7 +152,7 @@ class BoxChart:
         xs = [0.5, len(self.labels) + 0.5]
         plot = _Plot(width, height, xs, ys, self.x_label, self.y_label, range(1, len(self.labels) + 1), self.labels)
         shapes = plot.frame()
-        shapes.append(Shape("level", f"M{plot.left:.1f} {plot.y(self.level):.1f}H{plot.right:.1f}"))
+        shapes.append(Shape("level", f"M{plot.left:.1f} {plot.y(self.level):.1f}H{plot.right:.1f}", _LEVELS[0]))
         half = min(34.0, 0.3 * (plot.right - plot.left) / max(len(self.labels), 1))
         for place, (label, box) in enumerate(zip(self.labels, self.quantiles, strict=True), start=1):
             if not all(math.isfinite(value) for value in box):

@@ -17,6 +17,7 @@ from daj_lightning.evaluation.metrics import Score
 from daj_lightning.evaluation.results import ByLevel
 
 MINUS = "\u2212"
+NBSP = "\u00a0"
 LEVELS = ("overall", "easy", "medium", "hard")
 
 
@@ -187,7 +188,7 @@ def interval(score: Score, signed: bool = False) -> str:
     """[2.5 % quantile, 97.5 % quantile] in percent."""
     if not (math.isfinite(score.low) and math.isfinite(score.high)):
         return ""
-    return f"[{percent(score.low, signed)}, {percent(score.high, signed)}]"
+    return f"[{percent(score.low, signed)},{NBSP}{percent(score.high, signed)}]"
 
 
 def score_cell(score: Score | None, signed: bool = False, with_count: bool = False) -> Cell:

@@ -25,24 +25,34 @@ def paper_tables(evaluation: Evaluation) -> Sequence[Paragraph | Table]:
 
 def comparability(evaluation: Evaluation) -> str:
     """What may be concluded from two columns that stand side by side."""
-    benchmark, policy = evaluation.facts.get("benchmark", ""), evaluation.facts.get("policy", "")
-    where = f"of “{name(benchmark)}”" if benchmark else "of a data set that the facts do not name"
-    which = [table for table in ("LiveCodeBench", "BigCodeBench") if _words(table) <= _words(benchmark)]
-    if not which:
+    benchmark, policy = _benchmark(evaluation), evaluation.facts.get("policy", "")
+    intervals = "The paper states no intervals; ours are 95 %, in brackets."
+    if benchmark is None:
         return (
-            f"“Ours” is {where}, the paper's figures are of LiveCodeBench and BigCodeBench: the columns stand side "
-            "by side for their shape and are not comparable. The paper states no intervals; ours are 95 %, in brackets."
+            f"Ours is {_data(evaluation)}, the paper's figures of LiveCodeBench and BigCodeBench. The columns stand "
+            f"side by side for their shape; their numbers are not comparable. {intervals}"
         )
-    of_policy = f" candidates by “{name(policy)}”" if policy else " candidates of its own"
+    by = f" with candidates by “{name(policy)}”" if policy else " with candidates of its own"
     return (
-        f"“Ours” is {where}, with{of_policy}. Tables of the other benchmark are not comparable with it. Those of "
-        f"{which[0]} are as far as problems and candidates agree; the paper's candidates are not public. The paper "
-        "states no intervals; ours are 95 %, in brackets."
+        f"Ours is of {benchmark}{by}. It is comparable with the paper's as far as problems and candidates are the "
+        f"same; the paper's candidates are not public. {intervals}"
     )
 
 
+def _benchmark(evaluation: Evaluation) -> str | None:
+    """The paper's benchmark that the evaluation says to be of, by the fact "benchmark"."""
+    named = _words(evaluation.facts.get("benchmark", ""))
+    return next((table for table in ("LiveCodeBench", "BigCodeBench") if _words(table) <= named), None)
+
+
+def _data(evaluation: Evaluation) -> str:
+    benchmark = evaluation.facts.get("benchmark", "")
+    return f"of the data set “{name(benchmark)}”" if benchmark else "of a data set that the facts do not name"
+
+
 def _table(table: PaperTable, evaluation: Evaluation) -> Table:
-    beside = list(_beside(table, evaluation))
+    benchmark = _benchmark(evaluation)
+    beside = list(_beside(table, evaluation)) if benchmark in (None, table.benchmark) else []
     ours = {(heading, row): levels for heading, row, levels in beside}
     measured = [level for level in table.levels if any(level in levels for levels in ours.values())]
     rows: list[Row] = []
@@ -64,10 +74,15 @@ def _table(table: PaperTable, evaluation: Evaluation) -> Table:
     columns = [
         Column("", numeric=False),
         *(Column(level, "paper") for level in table.levels),
-        *(Column(level, "ours") for level in measured),
+        *(Column(level, "ours" if benchmark else "ours, other data") for level in measured),
     ]
-    caption = f"Table {table.number}. {table.title}. pass@1, percent; bold: DaJ."
-    note = "" if measured else f"Ours: nothing measured for this table. {_WANTED[table.number]}"
+    caption = f"Table {table.number}. {table.title}. pass@1, percent{'; bold: DaJ' * (table.number < '4')}."
+    if measured:
+        note = "" if benchmark else f"Not comparable: ours is {_data(evaluation)}, not of {table.benchmark}."
+    elif benchmark not in (None, table.benchmark):
+        note = f"Ours: nothing, since this evaluation is of {benchmark}."
+    else:
+        note = f"Ours: nothing. {_WANTED[table.number]}"
     return Table(caption, columns, rows, note)
 
 

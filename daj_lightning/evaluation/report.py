@@ -39,6 +39,8 @@ def as_html(document: Document) -> str:
         finalize=_visible,
         keep_trailing_newline=True,
     )
+    # A number and its percent sign stay on one line.
+    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
     assert environment.loader is not None
     style = environment.loader.get_source(environment, "style.css")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
