@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -64,6 +66,7 @@ class Simulation:
         return scores
 
 
+@cache
 def full_evaluation() -> Evaluation:
     """Three judges; every section has something to show."""
     world = Simulation()
@@ -169,7 +172,7 @@ def _judge(world: Simulation, name: str, origin: str, accuracy: float, asked: bo
 
 def _weights() -> WeightHistory:
     random = np.random.default_rng(1)
-    windows = list(range(1, 301))
+    windows = list(range(8, 301, 7))
     final = (0.6, 1.1, 1.7, 0.35, 0.9, 1.35)
     by_domain = {
         domain: [
@@ -228,4 +231,49 @@ def _failure(i: int) -> Failure:
         passed=(False, True),
         selection=None if i == 1 else 0,
         response=REASONING.format(start="0", claim="both print the largest number.", selection=1),
+    )
+
+
+HOSTILE = (
+    "</pre></details><script>alert('x')</script><img src=x onerror=alert(1)>]]><!-- <style>*{display:none}</style>"
+    "\n```\n````\n# not a heading\n[click](javascript:alert(1)) | cell | \x00 \u202eevil\u202c \u200b \ud800 &lt;b&gt; "
+    "\x1b[31m {{ 7*7 }} {% raw %} \"' `code` שלום"
+)
+
+
+def hostile_evaluation() -> Evaluation:
+    """Every text from outside is an attack; one program is a megabyte."""
+    full = full_evaluation()
+    name = HOSTILE.replace("\n", " ")
+    long = "x" * 1_000_000
+    sample = replace(full.helpful[0], domain=name, prompt=HOSTILE, chosen=HOSTILE, rejected=HOSTILE + "\nother")
+    failure = replace(
+        full.failures[0],
+        judge=name,
+        problem_id=name,
+        difficulty=name,
+        statement=HOSTILE,
+        programs=(HOSTILE, long),
+        response=HOSTILE,
+    )
+    assert full.weights is not None
+    return replace(
+        full,
+        title=name,
+        facts={name: HOSTILE, "benchmark": name, "policy": name, "long": long},
+        baselines={**full.baselines, name: full.baselines["first"]},
+        judges=[
+            replace(judge, name=f"{i} {name}", origin=name, pairwise={**judge.pairwise, name: judge.pairwise["NDCG"]})
+            if judge.pairwise
+            else judge
+            for i, judge in enumerate(full.judges)
+        ],
+        tests=[PairedTest(name, long, name, Score(0.1, 0.0, 0.2, 3), 0.5)],
+        by_num_candidates={2: {**full.by_num_candidates[2], name: full.by_num_candidates[2]["random"]}},
+        weights=WeightHistory(
+            full.weights.windows, {name: full.weights.by_domain["AtCoder-easy"]}, full.weights.quantiles
+        ),
+        helpful=[sample],
+        harmful=[replace(sample, rejected=long)],
+        failures=[failure],
     )

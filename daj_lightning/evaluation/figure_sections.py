@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-import numpy as np
-
 from daj_lightning.evaluation.charts import BoxChart, LineChart, Point, Series
 from daj_lightning.evaluation.document import (
     Block,
@@ -27,7 +25,6 @@ from daj_lightning.evaluation.document import (
 )
 from daj_lightning.evaluation.hostile import name
 from daj_lightning.evaluation.metrics import Score
-from daj_lightning.evaluation.plots import bin_edges, binned_means
 from daj_lightning.evaluation.results import CurvePoint, Evaluation, WeightHistory
 
 _T = TypeVar("_T")
@@ -85,7 +82,7 @@ def _curve(judge: str, num_candidates: int, points: Sequence[CurvePoint], levels
 
 def _family(strategy: str) -> str:
     """The strategy without its numbers, which vary along a line."""
-    bare = re.sub(r"\b\w+\s*=\s*-?\d+(\.\d+)?(e-?\d+)?\b,?\s*", "", strategy)
+    bare = re.sub(r"(\b\w+\s*=\s*)?-?\b\d+(\.\d+)?(e-?\d+)?\b,?\s*", "", strategy)
     return re.sub(r",?\s*\)", ")", bare).replace("()", "").strip() or strategy
 
 
@@ -143,30 +140,22 @@ def weights(evaluation: Evaluation) -> Section:
 
 def _domains(history: WeightHistory) -> Figure:
     series, rows = [], []
-    windows = np.array(history.windows)
-    edges = bin_edges(int(windows.min()), int(windows.max()))
     shown = _spaced(range(len(history.windows)), 9)
     for place, (domain, values) in enumerate(sorted(history.by_domain.items())):
-        weight = np.array(values)
-        seen = np.isfinite(weight)
         points = [
-            Point(x, y, hint=f"{name(domain)}, window {x:.0f}: {number(y, 3)}")
-            for x, y in binned_means(windows[seen], weight[seen], edges)
+            Point(window, value, hint=f"{name(domain)}, window {window}: {number(value, 3)}")
+            for window, value in zip(history.windows, values, strict=True)
+            if math.isfinite(value)
         ]
         series.append(Series(name(domain), points, place))
         rows.append(Row(Cell(name(domain)), [Cell(number(values[i], 3)) for i in shown]))
     columns = [Column("window", numeric=False), *(Column(str(history.windows[i])) for i in shown)]
     caption = "Mean weight of each domain over training (the paper's Figure 5)"
-    means = (
-        ""
-        if len(windows) < len(edges)
-        else f" A point is the mean of some {len(windows) / (len(edges) - 1):.0f} windows."
-    )
     last = {name(domain): [v for v in values if math.isfinite(v)] for domain, values in history.by_domain.items()}
     ends = ", ".join(f"{domain} {number(seen[-1], 2)}" for domain, seen in sorted(last.items()) if seen)
     chart = LineChart("window", "mean weight", series, [("plain training", 1.0)], max_markers=6)
     return Figure(
-        f"{caption}.{means}",
+        f"{caption}.",
         f"A line for each domain. At the end: {ends}.",
         chart,
         Table(f"{caption}, at some windows.", columns, rows),

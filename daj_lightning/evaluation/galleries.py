@@ -72,8 +72,9 @@ def _influence(sample: TrainingSample) -> str:
 def _sample(sample: TrainingSample) -> Sample:
     chosen, rejected = quote(sample.chosen), quote(sample.rejected)
     lines = compare_lines(chosen.text, rejected.text)
-    marked = any(line.marked for side in lines for line in side)
-    if marked:
+    if not (chosen.text and rejected.text):
+        note = ""  # KTO's samples are one response, GRPO's a prompt
+    elif any(line.marked for side in lines for line in side):
         note = "Marked lines are in one of the two responses only."
     elif chosen.text == rejected.text:
         note = "The two responses read the same, as far as shown."
@@ -104,7 +105,7 @@ def failure_gallery(evaluation: Evaluation) -> Section:
 
 def _failed(failure: Failure) -> Failed:
     if failure.selection is None:
-        summary = "no selection: format error"
+        summary = "named no program: format error"
     else:
         right = [str(i) for i, passed in enumerate(failure.passed, start=1) if passed]
         summary = f"chose program {failure.selection + 1}; right: {', '.join(right) or 'none'}"

@@ -92,9 +92,11 @@ def _line(cells: list[str]) -> str:
 
 def _sample(sample: Sample) -> Iterator[str]:
     yield f"#### {_inline(sample.name)}"
-    yield _inline(f"{sample.summary}. {sample.note}")
-    yield from _compared("Chosen response", sample.chosen_lines, sample.chosen, "+")
-    yield from _compared("Rejected response", sample.rejected_lines, sample.rejected, "-")
+    yield _inline(f"{sample.summary}. {sample.note}".rstrip())
+    if sample.chosen.text:
+        yield from _compared("Chosen response", sample.chosen_lines, sample.chosen, "+")
+    if sample.rejected.text:
+        yield from _compared("Rejected response", sample.rejected_lines, sample.rejected, "-")
     yield from _quote("Prompt", sample.prompt)
 
 

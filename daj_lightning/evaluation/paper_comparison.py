@@ -47,7 +47,7 @@ def _benchmark(evaluation: Evaluation) -> str | None:
 
 def _data(evaluation: Evaluation) -> str:
     benchmark = evaluation.facts.get("benchmark", "")
-    return f"of the data set “{name(benchmark)}”" if benchmark else "of a data set that the facts do not name"
+    return f"of the data set “{name(benchmark)}”" if benchmark else "of the problems under “What was evaluated”"
 
 
 def _table(table: PaperTable, evaluation: Evaluation) -> Table:
@@ -99,7 +99,8 @@ def _beside(table: PaperTable, evaluation: Evaluation) -> Iterator[_Beside]:
     if table.number.startswith("4"):
         yield from _ablation(table, evaluation)
         return
-    judges, bounds = evaluation.judges, evaluation.baselines
+    judges = [judge for judge in evaluation.judges if judge.pass_at_1]
+    bounds = evaluation.baselines
     policy = evaluation.facts.get("policy", "")
     blocks = [block for block in table.blocks if table.number != "3" or _words(block.heading) == _words(policy)]
     own = f"Ours: {name(policy)}" if table.number == "3" and policy else "Ours only"
@@ -131,7 +132,7 @@ def _ablation(table: PaperTable, evaluation: Evaluation) -> Iterator[_Beside]:
             weights = {"none"} if row.name == "No reweighting" else {row.name.casefold().split()[-1]}
             for judge in evaluation.judges:
                 words = _words(judge.name) | ({"none"} if "no reweighting" in judge.name.casefold() else set())
-                if words >= _words(block.heading) | weights:
+                if judge.pass_at_1 and words >= _words(block.heading) | weights:
                     yield block.heading, row.name, judge.pass_at_1
                     break
 

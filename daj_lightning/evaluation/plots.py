@@ -21,10 +21,14 @@ def draw_weights(influence: str | Path, path: str | Path) -> None:
     domain = np.array(table["domain"])
     figure = Figure(figsize=(11, 4), layout="constrained")
     over_time, spread = figure.subplots(1, 2)
-    edges = bin_edges(int(window.min()), int(window.max()))
+    edges = np.linspace(window.min(), window.max() + 1, min(41, window.max() - window.min() + 2))
     for name in sorted(set(domain)):
         own = domain == name
-        over_time.plot(*zip(*binned_means(window[own], weight[own], edges), strict=True), label=name)
+        bins = np.digitize(window[own], edges)
+        used = np.unique(bins)
+        over_time.plot(
+            [window[own][bins == b].mean() for b in used], [weight[own][bins == b].mean() for b in used], label=name
+        )
     over_time.axhline(1.0, color="grey", linewidth=0.5)
     over_time.set(xlabel="window", ylabel="mean weight (1 = plain training)", title="weights by domain")
     over_time.legend(fontsize="small")
@@ -35,14 +39,3 @@ def draw_weights(influence: str | Path, path: str | Path) -> None:
     )
     spread.set(xlabel="training", ylabel="sample weight", title="weights of samples")
     figure.savefig(path, dpi=150)
-
-
-def bin_edges(first: int, last: int) -> np.ndarray:
-    """40 bins over a run's windows; fewer windows have one each."""
-    return np.linspace(first, last + 1, min(41, last - first + 2))
-
-
-def binned_means(window: np.ndarray, weight: np.ndarray, edges: np.ndarray) -> list[tuple[float, float]]:
-    """(mean window, mean weight) of each bin that holds any."""
-    bins = np.digitize(window, edges)
-    return [(float(window[bins == b].mean()), float(weight[bins == b].mean())) for b in np.unique(bins)]

@@ -32,12 +32,16 @@ from daj_lightning.evaluation.paper_comparison import paper_tables
 from daj_lightning.evaluation.results import Evaluation
 
 METRICS = {
-    "single order": "right program chosen, each order counted alone",
+    "single order": "right program chosen, each answer counted alone",
+    "first order": "of answers with the one program first",
+    "second order": "of answers with the other first",
     "both correct": "right program chosen in both orders",
-    "consistency": "same program chosen in both orders; a coin: 50",
+    "consistency": "same answer in both orders; a coin: 50",
+    "consistent and valid": "the same, two unreadable answers left out",
+    "JudgeBench official": "right in one order, not wrong in the other",
+    "ties counted half": "as single order, a tie is half right",
     "first position": "answers that name the first program; unbiased: 50",
     "null rate": "answers that name no program",
-    "ties counted half": "an answer each way counts one half",
     "transitivity": "triples of programs without a cycle",
     "NDCG": "of the order by votes, 0 to 1",
 }
@@ -55,26 +59,29 @@ BASELINES = {
 }
 
 MISSING = {
-    "headline": "Headline and pairwise metrics: a judge's answers",
-    "curves": "Accuracy against comparisons: a judge that is asked anew by several strategies",
-    "candidates": "Number of candidates (the paper's Figure 4): answers for more than one number of candidates",
-    "pairwise": "Pairwise metrics: a judge's answers about a right and a wrong program",
-    "tests": "Paired tests: answers of a second judge on the same problems",
-    "weights": "Weights over training (the paper's Figures 5 and 6): the influence.parquet of a run",
-    "samples": "Most helpful and most harmful training samples: influence.parquet and the run's training file",
-    "failures": "Failure gallery: a judge's answers with their text, and at least one wrong",
+    "judges": "Headline, and ours in the paper's tables: a judge's answers about candidates (--judgments or --scores)",
+    "rules": "The judge beside simple rules: candidates and verdicts (--data; or --problems, --candidates, --verdicts)",
+    "clustering": "Clustering by output, among the rules: --execute",
+    "pairwise": "Pairwise metrics: a judge's answers about a right and a wrong program (--judgments or --pairs)",
+    "tests": "Judge against judge: a second judge (--judgments, --scores or --pairs with another NAME=FILE)",
+    "curves": "Accuracy against comparisons: a judge asked about several pairs of a problem's candidates (--judgments)",
+    "candidates": "Number of candidates, the paper's Figure 4: a judge's answers about candidates, or their --data",
+    "weights": "Weights over training, the paper's Figures 5 and 6: --influence, the influence.parquet of a run",
+    "samples": "Most helpful and most harmful training samples: --influence of a run that credits single samples",
+    "failures": "Failure gallery: --judgments or --pairs with a wrong answer among them",
 }
-"""What would fill a section that is not there."""
+"""What would fill a section that is not there, by options of `evaluate`."""
 
 
 def compose(evaluation: Evaluation) -> Document:
     """All sections that have something to show."""
     sections = [headline(evaluation), facts(evaluation)]
     sections.append(Section("paper", "The paper's tables, and ours", paper_tables(evaluation)))
-    missing = [] if evaluation.judges else ["headline"]
-    if evaluation.baselines:
-        sections.append(rules(evaluation))
+    missing = [] if any(judge.pass_at_1 for judge in evaluation.judges) else ["judges"]
+    if "clustering by output" not in evaluation.baselines:
+        missing.append("clustering")
     for key, present, write in (
+        ("rules", bool(evaluation.baselines), rules),
         ("pairwise", any(judge.pairwise for judge in evaluation.judges), pairwise),
         ("tests", bool(evaluation.tests), paired_tests),
         ("curves", any(judge.curve for judge in evaluation.judges), curves),
@@ -88,7 +95,7 @@ def compose(evaluation: Evaluation) -> Document:
         else:
             missing.append(key)
     if missing:
-        lines = [Paragraph(f"{MISSING[key]}.") for key in missing if key != "pairwise" or evaluation.judges]
+        lines = [Paragraph(f"{line}.") for key, line in MISSING.items() if key in missing]
         sections.append(Section("missing", "What would fill the rest", lines))
     return Document(name(evaluation.title, 200) or "Evaluation", sections)
 
@@ -100,6 +107,12 @@ def headline(evaluation: Evaluation) -> Section:
         return Section("headline", "In one number", [Paragraph(text)])
     judge = evaluation.judges[0]
     gap = judge.gap_recovered.get("overall")
+    if not judge.pass_at_1:
+        text = (
+            f"“{name(judge.name)}” has no headline: it compared pairs of programs, and did not pick one of a problem's "
+            "candidates. The pairwise metrics are what it is measured by."
+        )
+        return Section("headline", "In one number", [Paragraph(text)])
     if gap is None or gap.num_problems == 0:
         text = (
             f"“{name(judge.name)}” has no headline: on no problem were some candidates right and others wrong, so "
@@ -122,10 +135,11 @@ def headline(evaluation: Evaluation) -> Section:
     blocks += [Paragraph(text) for text in [_plain(evaluation)] if text]
     measured = {level: score for level, score in judge.gap_recovered.items() if score.num_problems}
     rows = [(level, score_point(score, 100 * score.value)) for level, score in measured.items()]
-    others = f", beside {counted(len(evaluation.judges) - 1, 'other judge')}" if len(evaluation.judges) > 1 else ""
+    others = sum(bool(entry.gap_recovered) for entry in evaluation.judges) - 1
+    beside = f", beside {counted(others, 'other judge')}" if others else ""
     table = score_table(
-        f"Oracle gap recovered, percent, with 95 % intervals over problems{others}.",
-        {name(entry.name): (entry.gap_recovered, name(entry.origin)) for entry in evaluation.judges},
+        f"Oracle gap recovered, percent, with 95 % intervals over problems{beside}.",
+        {name(entry.name): (entry.gap_recovered, "") for entry in evaluation.judges if entry.gap_recovered},
         strong=name(judge.name),
     )
     says = ", ".join(f"{level} {percent(score.value)} {interval(score)}" for level, score in measured.items())
@@ -159,7 +173,7 @@ def rules(evaluation: Evaluation) -> Section:
     """The judge beside rules that read no code."""
     order = {rule: place for place, rule in enumerate(BASELINES)}
     baselines = sorted(evaluation.baselines.items(), key=lambda entry: order.get(entry[0], len(order)))
-    rows = {name(judge.name): (judge.pass_at_1, "judge") for judge in evaluation.judges}
+    rows = {name(judge.name): (judge.pass_at_1, "judge") for judge in evaluation.judges if judge.pass_at_1}
     rows |= {name(rule): (scores, BASELINES.get(rule, "")) for rule, scores in baselines}
     table = score_table(
         "pass@1, percent, with 95 % intervals over problems.",
@@ -175,9 +189,9 @@ def rules(evaluation: Evaluation) -> Section:
             if rule not in ("oracle", "random") and "overall" in scores and scores["overall"].value >= own.low
         ]
         if near:
-            text += f" Not below the judge's interval: {', '.join(near)}."
+            text += f" Within the judge's interval or above it: {', '.join(near)}."
         else:
-            text += " Each of them lies below the judge's interval."
+            text += " Each of these lies below the judge's interval."
     return Section("rules", "The judge beside simple rules", [Paragraph(text), table])
 
 
