@@ -75,11 +75,11 @@ def _sample(sample: TrainingSample) -> Sample:
     if not (chosen.text and rejected.text):
         note = ""  # KTO's samples are one response, GRPO's a prompt
     elif any(line.marked for side in lines for line in side):
-        note = "Marked lines are in one of the two responses only."
+        note = "Marked: what the other response lacks."
     elif chosen.text == rejected.text:
         note = "The two responses read the same, as far as shown."
     else:
-        note = "The two responses have little in common; no lines are marked."
+        note = "The two responses have little in common, or are very long; nothing is marked."
     return Sample(
         f"Sample {sample.sample}, {name(sample.domain)}",
         f"influence {_influence(sample)}, weight {number(sample.weight, 3)}",

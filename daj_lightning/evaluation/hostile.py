@@ -13,6 +13,10 @@ from dataclasses import dataclass
 TEXT_LIMIT = 8_000
 """Characters shown of a statement, a program or a response."""
 NAME_LIMIT = 120
+MAX_LINE = 500
+"""Longer lines are compared as a whole."""
+MAX_LINES = 400
+"""Longer texts are not compared: made for it, they would take minutes."""
 
 _FORMAT = re.compile(
     "[\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
@@ -37,10 +41,23 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Part:
     text: str
     marked: bool
     """The other text lacks it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts)
+
+    @property
+    def marked(self) -> bool:
+        return any(part.marked for part in self.parts)
 
 
 def visible(text: str) -> str:
@@ -67,20 +84,42 @@ def name(text: str, limit: int = NAME_LIMIT) -> str:
 
 
 def compare_lines(first: str, second: str) -> tuple[list[Line], list[Line]]:
-    """Both texts line by line; marked what the other lacks.
+    """Both texts line by line; marked what the other lacks, words where lines are alike and else whole lines.
 
-    Texts with little in common are not marked: all of them would be.
+    Texts with little in common are not marked, since nearly all of them would be, nor are very long ones.
     """
-    lines = first.splitlines(), second.splitlines()
-    matcher = difflib.SequenceMatcher(None, *lines, autojunk=False)
-    if matcher.ratio() < 0.2:
-        return [Line(line, False) for line in lines[0]], [Line(line, False) for line in lines[1]]
-    common = [block for block in matcher.get_matching_blocks() if block.size]
-    shared = (
-        {line for block in common for line in range(block.a, block.a + block.size)},
-        {line for block in common for line in range(block.b, block.b + block.size)},
-    )
-    marked = [
-        [Line(line, i not in same) for i, line in enumerate(side)] for side, same in zip(lines, shared, strict=True)
-    ]
-    return marked[0], marked[1]
+    left, right = first.splitlines(), second.splitlines()
+    plain = [[Line((Part(line, False),)) for line in side] for side in (left, right)]
+    if max(len(left), len(right)) > MAX_LINES:
+        return plain[0], plain[1]
+    lines: tuple[list[Line], list[Line]] = [], []
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, left, right).get_opcodes():
+        if tag == "replace" and b - a == d - c:
+            for pair in zip(left[a:b], right[c:d], strict=True):
+                for side, parts in zip(lines, _compare_words(*pair), strict=True):
+                    side.append(Line(parts))
+        else:
+            lines[0].extend(Line((Part(line, tag != "equal"),)) for line in left[a:b])
+            lines[1].extend(Line((Part(line, tag != "equal"),)) for line in right[c:d])
+    if all(_share_marked(side) > 0.8 for side in lines):
+        return plain[0], plain[1]
+    return lines
+
+
+def _compare_words(first: str, second: str) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Two lines that stand for each other."""
+    words: list[list[str]] = [re.findall(r"\w+|\s+|[^\w\s]", line[:MAX_LINE]) for line in (first, second)]
+    matcher = difflib.SequenceMatcher(None, words[0], words[1])
+    if len(first) > MAX_LINE or len(second) > MAX_LINE or matcher.ratio() < 0.6:
+        return (Part(first, True),), (Part(second, True),)
+    parts: tuple[list[Part], list[Part]] = [], []
+    for tag, a, b, c, d in matcher.get_opcodes():
+        for side, own in ((parts[0], words[0][a:b]), (parts[1], words[1][c:d])):
+            if own:
+                side.append(Part("".join(own), tag != "equal"))
+    return tuple(parts[0]), tuple(parts[1])
+
+
+def _share_marked(lines: list[Line]) -> float:
+    sizes = [(len(part.text), part.marked) for line in lines for part in line.parts]
+    return sum(size for size, marked in sizes if marked) / max(1, sum(size for size, _ in sizes))

@@ -28,9 +28,11 @@ def comparability(evaluation: Evaluation) -> str:
     benchmark, policy = _benchmark(evaluation), evaluation.facts.get("policy", "")
     intervals = "The paper states no intervals; ours are 95 %, in brackets."
     if benchmark is None:
+        named = evaluation.facts.get("benchmark")
+        ours = f"Ours is of the data set “{name(named)}”" if named else "The facts name no benchmark of ours"
         return (
-            f"Ours is {_data(evaluation)}, the paper's figures of LiveCodeBench and BigCodeBench. The columns stand "
-            f"side by side for their shape; their numbers are not comparable. {intervals}"
+            f"{ours}; the paper's figures are of LiveCodeBench and BigCodeBench. The columns stand side by side for "
+            f"their shape; their numbers are not comparable. {intervals}"
         )
     by = f" with candidates by “{name(policy)}”" if policy else " with candidates of its own"
     return (
@@ -45,9 +47,17 @@ def _benchmark(evaluation: Evaluation) -> str | None:
     return next((table for table in ("LiveCodeBench", "BigCodeBench") if _words(table) <= named), None)
 
 
-def _data(evaluation: Evaluation) -> str:
-    benchmark = evaluation.facts.get("benchmark", "")
-    return f"of the data set “{name(benchmark)}”" if benchmark else "of the problems under “What was evaluated”"
+def _note(table: PaperTable, evaluation: Evaluation, measured: Sequence[str]) -> str:
+    benchmark, named = _benchmark(evaluation), evaluation.facts.get("benchmark")
+    if benchmark not in (None, table.benchmark):
+        return f"Ours: nothing, since this evaluation is of {benchmark}."
+    if not measured:
+        return f"Ours: nothing. {_WANTED[table.number]}"
+    if benchmark:
+        return ""
+    if named:
+        return f"Not comparable: ours is of the data set “{name(named)}”, not of {table.benchmark}."
+    return f"Not comparable: nothing says that ours is of {table.benchmark}."
 
 
 def _table(table: PaperTable, evaluation: Evaluation) -> Table:
@@ -77,13 +87,7 @@ def _table(table: PaperTable, evaluation: Evaluation) -> Table:
         *(Column(level, "ours" if benchmark else "ours, other data") for level in measured),
     ]
     caption = f"Table {table.number}. {table.title}. pass@1, percent{'; bold: DaJ' * (table.number < '4')}."
-    if measured:
-        note = "" if benchmark else f"Not comparable: ours is {_data(evaluation)}, not of {table.benchmark}."
-    elif benchmark not in (None, table.benchmark):
-        note = f"Ours: nothing, since this evaluation is of {benchmark}."
-    else:
-        note = f"Ours: nothing. {_WANTED[table.number]}"
-    return Table(caption, columns, rows, note)
+    return Table(caption, columns, rows, _note(table, evaluation, measured))
 
 
 _WANTED = {

@@ -37,7 +37,7 @@ METRICS = {
     "second order": "of answers with the other first",
     "both correct": "right program chosen in both orders",
     "consistency": "same answer in both orders; a coin: 50",
-    "consistent and valid": "the same, two unreadable answers left out",
+    "consistent and valid": "same program chosen in both orders",
     "JudgeBench official": "right in one order, not wrong in the other",
     "ties counted half": "as single order, a tie is half right",
     "first position": "answers that name the first program; unbiased: 50",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import itertools
 import re
 from dataclasses import replace
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from daj_lightning.evaluation.document import percent
-from daj_lightning.evaluation.hostile import TEXT_LIMIT, compare_lines, quote, visible
+from daj_lightning.evaluation.hostile import TEXT_LIMIT, Line, compare_lines, quote, visible
 from daj_lightning.evaluation.metrics import Score
 from daj_lightning.evaluation.paper_figures import PAPER_TABLES, TABLE_3, TABLE_4A, PaperTable
 from daj_lightning.evaluation.report import write_report
 from daj_lightning.evaluation.results import Evaluation, JudgeResult, WeightHistory
+from daj_lightning.evaluation.sections import MISSING
 from example_evaluation import baselines_only, full_evaluation, hostile_evaluation
 
 Rows = list[list[str]]
@@ -132,7 +134,7 @@ def test_sections_without_data_are_absent_and_each_says_what_would_fill_it(tmp_p
     }
     assert "missing" not in full.ids()
     said = bare.text[bare.text.rindex("What would fill the rest") :]
-    for words in ("a judge's answers", "second judge", "Figure 4", "influence.parquet", "training file", "Failure"):
+    for words in ("--judgments", "--pairs", "second judge", "Figure 4", "influence.parquet", "--execute", "Failure"):
         assert words in said
 
 
@@ -196,6 +198,13 @@ def test_other_data_is_called_not_comparable_at_each_table(tmp_path: Path) -> No
     shown = page(replace(evaluation, facts={**evaluation.facts, "benchmark": "bank"}), tmp_path)
     assert shown.text.count("Not comparable: ours is of the data set “bank”") == 4
     assert "ours, other data" in shown.text
+
+
+def test_data_that_nobody_names_is_not_taken_for_the_paper_s(tmp_path: Path) -> None:
+    evaluation = full_evaluation()
+    facts = {key: value for key, value in evaluation.facts.items() if key != "benchmark"}
+    shown = page(replace(evaluation, facts=facts), tmp_path)
+    assert shown.text.count("Not comparable: nothing says that ours is of") == 4
 
 
 def test_a_score_over_no_problems_is_no_number(tmp_path: Path) -> None:
@@ -285,12 +294,58 @@ def test_a_quote_says_how_much_it_leaves_out() -> None:
     assert quote("abcd", limit=4).note == ""
 
 
+def marked(lines: list[Line]) -> list[str]:
+    return [part.text for line in lines for part in line.parts if part.marked]
+
+
 def test_lines_that_one_of_two_texts_lacks_are_marked() -> None:
-    first, second = compare_lines("a\nb\nc", "a\nx\nc\nd")
-    assert [(line.text, line.marked) for line in first] == [("a", False), ("b", True), ("c", False)]
-    assert [(line.text, line.marked) for line in second] == [("a", False), ("x", True), ("c", False), ("d", True)]
+    first, second = compare_lines("same\nalso same\nfirst alone", "same\nadded here\nalso same")
+    assert [line.text for line in second] == ["same", "added here", "also same"]
+    assert marked(first) == ["first alone"]
+    assert marked(second) == ["added here"]
+
+
+def test_of_lines_that_are_alike_the_words_are_marked() -> None:
+    first, second = compare_lines("One fails. <selection>1</selection>", "One fails. <selection>2</selection>")
+    assert (marked(first), marked(second)) == (["1"], ["2"])
+    assert first[0].text == "One fails. <selection>1</selection>"
 
 
 def test_texts_with_nothing_in_common_are_not_marked() -> None:
     first, second = compare_lines("a\nb\nc\nd", "e\nf\ng\nh")
-    assert not any(line.marked for line in first + second)
+    assert not marked(first + second)
+
+
+def test_texts_made_to_be_slow_to_compare_are_compared() -> None:
+    """Lines, or words, that match in thousands of ways: without limits the third would take minutes."""
+    many = "".join(f"{i % 100}\n" for i in range(4000))
+    for one, other in (("a\n" * 4000, "b\n" * 4000), ("a b " * 2000, "b a " * 2000), (many, many[::-1])):
+        first, _ = compare_lines(one, other)
+        assert "\n".join(line.text for line in first) == one.rstrip("\n")
+
+
+def test_options_that_the_report_names_are_options_of_evaluate() -> None:
+    from daj_lightning.__main__ import COMMANDS
+
+    if "evaluate" not in COMMANDS:
+        pytest.skip("this version has no command `evaluate`")
+    named = set(re.findall(r"--(\w+)", " ".join(MISSING.values())))
+    assert named
+    assert named <= set(inspect.signature(COMMANDS["evaluate"]).parameters)
+
+
+def test_judges_of_pairs_alone_have_pairwise_metrics_and_no_row_among_candidates(tmp_path: Path) -> None:
+    score = Score(0.6, 0.5, 0.7, 30)
+    judge = JudgeResult("pairs only", "a both-order file", {}, {}, {"both correct": score})
+    text = page(replace(baselines_only(), judges=[judge]), tmp_path).text
+    assert "“pairs only” has no headline" in text
+    assert "60.0 [50.0, 70.0] n=30" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Ours only" in text, "random and oracle"
+
+
+def test_a_sample_of_one_response_shows_one(tmp_path: Path) -> None:
+    evaluation = full_evaluation()
+    sample = replace(evaluation.helpful[0], rejected="")
+    text = page(replace(evaluation, helpful=[sample], harmful=[]), tmp_path).text
+    assert "Chosen response" in text
+    assert "Rejected response" not in text

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from daj_lightning.evaluation.report import write_report
+from daj_lightning.evaluation.results import Evaluation
 from example_evaluation import baselines_only, full_evaluation, hostile_evaluation
 from screenshot_report import SCHEMES, SIZES, find_browser, launched, screenshots
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 BROWSER = find_browser()
 pytestmark = [
@@ -22,7 +23,11 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="no playwright: pip install .[dev]"),
 ]
 
-WRITTEN = {"full": full_evaluation, "baselines": baselines_only, "hostile": hostile_evaluation}
+WRITTEN: dict[str, Callable[[], Evaluation]] = {
+    "full": full_evaluation,
+    "baselines": baselines_only,
+    "hostile": hostile_evaluation,
+}
 VIEWS = [(size, scheme) for size in SIZES for scheme in SCHEMES]
 
 TOO_FAINT = """() => {
@@ -99,10 +104,14 @@ class Opened:
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("dialog", self._refuse)
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(report.as_uri())
         self.page.wait_for_load_state("networkidle")  # a late request would be one too many
+
+    def _refuse(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def open_all(self) -> None:
         self.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
