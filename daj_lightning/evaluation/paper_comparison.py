@@ -81,10 +81,11 @@ def _table(table: PaperTable, evaluation: Evaluation) -> Table:
             if where == heading:
                 cells = [Cell()] * len(table.levels) + [score_cell(levels.get(level)) for level in measured]
                 rows.append(Row(Cell(row_name), cells))
+    whose = "ours, other data" if evaluation.facts.get("benchmark") and not benchmark else "ours"
     columns = [
         Column("", numeric=False),
         *(Column(level, "paper") for level in table.levels),
-        *(Column(level, "ours" if benchmark else "ours, other data") for level in measured),
+        *(Column(level, whose) for level in measured),
     ]
     caption = f"Table {table.number}. {table.title}. pass@1, percent{'; bold: DaJ' * (table.number < '4')}."
     return Table(caption, columns, rows, _note(table, evaluation, measured))
