@@ -38,15 +38,24 @@ def curves(evaluation: Evaluation) -> Section:
             "with different settings."
         )
     ]
+    families = {_family(point.strategy) for judge in evaluation.judges for point in judge.curve}
+    places = {family: place for place, family in enumerate(sorted(families))}
     for judge in evaluation.judges:
         for num_candidates in sorted({point.num_candidates for point in judge.curve}):
             points = [point for point in judge.curve if point.num_candidates == num_candidates]
             levels = evaluation.by_num_candidates.get(num_candidates, {})
-            blocks.append(_curve(name(judge.name), num_candidates, points, levels))
+            blocks.append(_curve(name(judge.name), num_candidates, points, levels, places))
     return Section("curves", "Accuracy against comparisons", blocks)
 
 
-def _curve(judge: str, num_candidates: int, points: Sequence[CurvePoint], levels: Mapping[str, Score]) -> Figure:
+def _curve(
+    judge: str,
+    num_candidates: int,
+    points: Sequence[CurvePoint],
+    levels: Mapping[str, Score],
+    places: Mapping[str, int],
+) -> Figure:
+    """places: family -> its style, the same in every figure."""
     families: dict[str, list[CurvePoint]] = {}
     for point in sorted(points, key=lambda p: p.num_comparisons):
         families.setdefault(_family(point.strategy), []).append(point)
@@ -58,9 +67,9 @@ def _curve(judge: str, num_candidates: int, points: Sequence[CurvePoint], levels
                 for p in entries
                 if p.pass_at_1.num_problems
             ],
-            place,
+            places[family],
         )
-        for place, (family, entries) in enumerate(sorted(families.items()))
+        for family, entries in sorted(families.items())
     ]
     bounds = [(rule, 100 * levels[rule].value) for rule in ("random", "oracle") if rule in levels]
     chart = LineChart("comparisons a problem (mean)", "pass@1, percent", series, bounds)

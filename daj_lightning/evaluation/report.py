@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from daj_lightning.evaluation.document import Document
 from daj_lightning.evaluation.hostile import visible
@@ -39,13 +40,18 @@ def as_html(document: Document) -> str:
         finalize=_visible,
         keep_trailing_newline=True,
     )
-    # A number and its percent sign stay on one line.
-    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
+    environment.filters["unbroken"] = _unbroken
     assert environment.loader is not None
     style = environment.loader.get_source(environment, "style.css")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     template = environment.get_template("report.html.j2")
     return template.render(document=document, style=Markup(style), style_hash=f"sha256-{digest}")
+
+
+def _unbroken(text: str) -> Markup:
+    """A number and its percent sign stay on one line, and so does an option."""
+    safe = str(escape(visible(text))).replace(" %", "\u00a0%")
+    return Markup(re.sub(r"(?<![\w-])--[a-z_]+", r"<code>\g<0></code>", safe))
 
 
 def _visible(value: Any) -> Any:

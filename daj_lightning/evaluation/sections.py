@@ -134,7 +134,7 @@ def headline(evaluation: Evaluation) -> Section:
     blocks: list[Block] = [Headline(f"{percent(gap.value)} %", between, sentence)]
     blocks += [Paragraph(text) for text in [_plain(evaluation)] if text]
     measured = {level: score for level, score in judge.gap_recovered.items() if score.num_problems}
-    rows = [(level, score_point(score, 100 * score.value)) for level, score in measured.items()]
+    rows = [(name(level, 20), score_point(score, 100 * score.value)) for level, score in measured.items()]
     others = sum(bool(entry.gap_recovered) for entry in evaluation.judges) - 1
     beside = f", beside {counted(others, 'other judge')}" if others else ""
     table = score_table(

@@ -224,7 +224,7 @@ def test_a_score_over_no_problems_is_no_number(tmp_path: Path) -> None:
 
 ALLOWED = re.compile(
     "html|head|meta|link|title|style|body|a|header|p|h[1-4]|nav|ul|li|main|section|div|span|small|b|dl|dt|dd|"
-    "table|caption|thead|tbody|tr|th|td|figure|figcaption|svg|path|text|details|summary|pre|mark"
+    "table|caption|thead|tbody|tr|th|td|figure|figcaption|svg|path|text|details|summary|pre|mark|code"
 )
 
 

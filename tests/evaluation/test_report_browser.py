@@ -161,6 +161,7 @@ def test_hostile_texts_are_letters_and_nothing_else(browser: Browser, reports: d
     assert foreign == 0
     assert shown.page.locator("a:not([href^='#'])").count() == 0
     assert "</pre></details><script>alert('x')</script>" in shown.page.locator("#failures pre").first.inner_text()
+    assert shown.page.locator("main > section").count() > 10
     assert shown.page.locator("main > section").count() == len(shown.page.locator("nav a").all())
     shown.page.close()
 
