@@ -65,7 +65,7 @@ MISSING = {
     "pairwise": "Pairwise metrics: a judge's answers about a right and a wrong program (--judgments or --pairs)",
     "tests": "Judge against judge: a second judge (--judgments, --scores or --pairs with another NAME=FILE)",
     "curves": "Accuracy against comparisons: a judge asked about several pairs of a problem's candidates (--judgments)",
-    "candidates": "Number of candidates, the paper's Figure 4: candidates and verdicts (--data), and a judge's answers about them",
+    "candidates": "Number of candidates, the paper's Figure 4: candidates, verdicts (--data) and a judge's answers",
     "weights": "Weights over training, the paper's Figures 5 and 6: --influence, the influence.parquet of a run",
     "samples": "Most helpful and most harmful training samples: --influence of a run that credits single samples",
     "failures": "Failure gallery: --judgments or --pairs with a wrong answer among them",
