@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from daj_lightning.bilevel import Reweighter, Uniform, shares
 from daj_lightning.data import JudgeData, LiveCodeBenchSource, PairDataset, PromptDataset, SampleStream
+from daj_lightning.evaluation.judgments import write_judgments
 from daj_lightning.evaluation.metrics import best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
 from daj_lightning.evaluation.score import write_json
@@ -37,10 +38,12 @@ _CONFOUNDS = ("longer code", "shorter code", "more layout", "stronger policy")
 class Scoreboard(Callback):
     """Prints and writes selection accuracy and pass@1 by difficulty after `validate` and `test`.
 
-    The second test set, of families and mistakes that training has not seen, is scored apart.
+    The second test set, of families and mistakes that training has not seen, is scored apart. The judgments lie beside
+    the scores, for `evaluate`.
 
     Args:
-        path: JSON file of the scores; the stage goes before its name (test_scores.json).
+        path: JSON file of the scores; the stage goes before its name (test_scores.json), and before that of the
+            judgments (test_judgments.jsonl).
     """
 
     def __init__(self, path: str) -> None:
@@ -74,6 +77,8 @@ class Scoreboard(Callback):
             metrics[f"{stage}/unseen_selection_accuracy"] = scores["unseen"]["selection"]["judge"].value
         pl_module.log_dict(metrics)
         write_json(self.path.with_name(f"{stage}_{self.path.name}"), scores)
+        name = self.path.with_name(f"{stage}_judgments.jsonl")
+        write_judgments(name, self._judgments, f"{pl_module.judge.base}, {pl_module.num_windows} windows")
         print_scores(scores, Console(), paper=isinstance(data.preparation.source, LiveCodeBenchSource))
 
     on_validation_epoch_start = on_test_epoch_start

@@ -27,10 +27,6 @@ class Choice(IntEnum):
     OTHER = 4
     """Something that is none of these; right nowhere, and no null."""
 
-    def of_other_order(self) -> Choice:
-        """The same answer where the two programs have changed places."""
-        return {Choice.A: Choice.B, Choice.B: Choice.A}.get(self, self)
-
 
 @dataclass(frozen=True, slots=True)
 class PairAnswer:
@@ -47,6 +43,8 @@ class PairAnswer:
     choice: Choice
     positional: bool = True
     """Given by a judge that saw two positions; a scalar score sees none."""
+    other: str = ""
+    """What it says in place of a preference, where that is nothing known."""
 
     @property
     def vote(self) -> int:
@@ -57,11 +55,14 @@ class PairAnswer:
 class PairwiseAccuracy(RowMetric):
     """The numbers that belong together; `compute` names them."""
 
-    num_keys, num_values = 6, 0
+    num_keys, num_values = 7, 0
 
     def update(self, answers: Iterable[PairAnswer]) -> None:
         """Answers about pairs of a right and a wrong program, in any order."""
-        self.add(((code(a.problem), code(a.pair), a.swapped, a.right, a.choice, a.positional), ()) for a in answers)
+        self.add(
+            ((code(a.problem), code(a.pair), a.swapped, a.right, a.choice, a.positional, code(a.other)), ())
+            for a in answers
+        )
 
     def compute(self) -> dict[str, Score]:
         """Those of these that the answers allow, each a mean over answers or over pairs:
@@ -75,8 +76,8 @@ class PairwiseAccuracy(RowMetric):
         """
         groups: dict[str, dict[int, list[float]]] = {}
         asked: dict[tuple[int, int], tuple[list[PairAnswer], list[PairAnswer]]] = {}
-        for (problem, pair, swapped, right, choice, positional), _ in self.rows():
-            answer = PairAnswer("", "", Choice(right), bool(swapped), Choice(choice), bool(positional))
+        for (problem, pair, swapped, right, choice, positional, other), _ in self.rows():
+            answer = PairAnswer("", "", Choice(right), bool(swapped), Choice(choice), bool(positional), str(other))
             asked.setdefault((problem, pair), ([], []))[swapped].append(answer)
             for name, value in of_answer(answer).items():
                 groups.setdefault(name, {}).setdefault(problem, []).append(value)
@@ -120,7 +121,7 @@ def of_answer(answer: PairAnswer) -> dict[str, float]:
 
 def of_orders(first: PairAnswer, second: PairAnswer) -> dict[str, float]:
     """What the answers in both orders say together."""
-    same = first.choice == second.choice
+    same = (first.choice, first.other) == (second.choice, second.other)
     values = (
         first.vote == second.vote == 1,
         same,

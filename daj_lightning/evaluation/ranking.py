@@ -1,4 +1,4 @@
-"""What all answers about a problem's candidates say together: do they contradict each other, and what order do they give?
+"""What all answers about a problem say together: do they contradict each other, and what order do they give?
 
 Letters: N candidates of a problem.
 """
