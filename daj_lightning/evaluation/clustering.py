@@ -31,11 +31,9 @@ def cluster_picks(
     Raises:
         SandboxError: the sandbox failed, which says nothing about a candidate.
     """
-    named = {
-        name: list(inputs.get(name, ())) if inputs is not None else public_inputs(p)
-        for name, p in field.problems.items()
-    }
-    asked = {name: own for name, own in named.items() if own and name in field.graded}
+    if inputs is None:
+        inputs = {name: public_inputs(problem) for name, problem in field.problems.items()}
+    asked = {name: list(own) for name, own in inputs.items() if own and name in field.graded and name in field.problems}
     jobs = [(name, i) for name in asked for i in field.with_code(name)]
     found: dict[str, dict[int, Outputs | None]] = {name: {} for name in asked}
     with (

@@ -77,7 +77,7 @@ def result(judge: Judged) -> JudgeResult:
     pairwise.update(judge.pair_answers())
     transitivity, ndcg = Transitivity(), Ndcg()
     transitivity.update(judge.votes())
-    scores = {**pairwise.compute(), **transitivity.compute()}
+    scores = {**pairwise.scores(), **transitivity.scores()}
     field = judge.field
     if field is None:
         return JudgeResult(judge.name, judge.origin, {}, {}, scores)
@@ -89,7 +89,7 @@ def result(judge: Judged) -> JudgeResult:
         judge.origin,
         pass_at_1=field.pass_at_1(values),
         gap_recovered=gap_recovered(field, values),
-        pairwise={**scores, **ndcg.compute()},
+        pairwise={**scores, **ndcg.scores()},
         curve=curve(judge),
     )
 
@@ -113,7 +113,7 @@ def gap_recovered(field: Field, values: Mapping[str, float]) -> dict[str, Score]
         [sum(own) / len(own) for own in passed],
         [float(any(own)) for own in passed],
     )
-    return metric.compute()
+    return metric.scores()
 
 
 def tests(judges: Sequence[Judged]) -> list[PairedTest]:
@@ -185,9 +185,8 @@ def read_judges(
     def answered(name: str, path: str, field: Field) -> Judged:
         answers = read_judgments(path)
         made_by = sorted({answer.made_by for answer in answers if answer.made_by})
-        return Answered(
-            name, f"judgments {path}{f', made by {made_by[0]}' if len(made_by) == 1 else ''}", field, answers
-        )
+        origin = f"judgments {path}, made by {', '.join(made_by)}" if made_by else f"judgments {path}"
+        return Answered(name, origin, field, answers)
 
     def scored(name: str, path: str, field: Field) -> Judged:
         return Scored(name, f"scores {path}", field, read_scores(path))

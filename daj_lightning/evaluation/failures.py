@@ -48,17 +48,17 @@ def _all(judge: Judged) -> Iterable[Failure]:
                     )
     if isinstance(judge, BothOrders):
         for row in judge.pairs:
-            for answer, text in zip(row.answers, row.texts, strict=True):
-                if answer.choice != answer.right and answer.choice is not Choice.TIE:
-                    order = (1, 0) if answer.swapped else (0, 1)
+            for given, text in zip(row.answers, row.texts, strict=True):
+                if given.choice != given.right and given.choice is not Choice.TIE:
+                    order = (1, 0) if given.swapped else (0, 1)
                     yield Failure(
                         judge=judge.name,
                         problem_id=row.pair_id,
                         difficulty=row.source,
                         statement=row.question,
                         programs=tuple(row.responses[i] for i in order),
-                        passed=tuple(answer.right == i for i in order),
-                        selection=order.index(answer.choice) if answer.choice <= Choice.B else None,
+                        passed=tuple(given.right == i for i in order),
+                        selection=order.index(given.choice) if given.choice <= Choice.B else None,
                         response=text,
                     )
 

@@ -61,7 +61,7 @@ class Field:
         """Mean of a value of each problem, overall and by difficulty."""
         metric = PassAt1()
         metric.update(list(values), [self.difficulty[name] for name in values], list(values.values()))
-        return metric.compute()
+        return metric.scores()
 
     def baselines(self) -> dict[str, dict[str, Score]]:
         """Rule -> pass@1; see baselines.py."""

@@ -40,9 +40,7 @@ def read_influence(path: str | Path) -> pa.Table:
         DajError: nothing is there, or it is no such table.
     """
     if not Path(path).exists() or (Path(path).is_dir() and not any(Path(path).glob("*.parquet"))):
-        raise DajError(
-            f"influence: nothing in {str(path)!r}. Give influence.parquet of a run with an InfluenceRecorder."
-        )
+        raise DajError(f"influence: nothing in {str(path)!r}. Give the influence.parquet of a run.")
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:

@@ -1,6 +1,6 @@
 """What a judge said, whatever the form: its pick among candidates, its answers about pairs, its order.
 
-Ours, another judge's judgments, a scalar score of each program, or a both-order file on its own: all stand in one table.
+Ours, another judge's judgments, scalar scores of programs, a both-order file on its own: all stand in one table.
 Where several candidates are tied, a pick names all of them, and counts as their mean.
 """
 

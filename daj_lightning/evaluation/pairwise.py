@@ -53,7 +53,7 @@ class PairAnswer:
 
 
 class PairwiseAccuracy(RowMetric):
-    """The numbers that belong together; `compute` names them."""
+    """The numbers that belong together; `measure` names them."""
 
     num_keys, num_values = 7, 0
 
@@ -64,7 +64,7 @@ class PairwiseAccuracy(RowMetric):
             for a in answers
         )
 
-    def compute(self) -> dict[str, Score]:
+    def measure(self) -> dict[str, Score]:
         """Those of these that the answers allow, each a mean over answers or over pairs:
 
         "single order": an answer is right; "first order" and "second order", of the answers with A, or B, before the

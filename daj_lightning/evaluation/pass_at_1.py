@@ -27,7 +27,7 @@ class PassAt1(RowMetric):
         named = zip(problem_ids, levels, values, strict=True)
         self.add(((code(name), level_code(level)), (value,)) for name, level, value in named)
 
-    def compute(self) -> dict[str, Score]:
+    def measure(self) -> dict[str, Score]:
         """ "overall" and each difficulty that occurs."""
         return by_level(self.rows(), lambda values: (values[0], 1.0))
 
@@ -53,7 +53,7 @@ class GapRecovered(RowMetric):
             if of_oracle > of_random
         )
 
-    def compute(self) -> dict[str, Score]:
+    def measure(self) -> dict[str, Score]:
         """ "overall" and each difficulty that occurs among problems with mixed candidates; "overall" always."""
         return by_level(self.rows(), lambda values: (values[0] - values[1], values[2] - values[1]))
 

@@ -42,7 +42,7 @@ class Transitivity(RowMetric):
         """Answers about any pairs, in any order."""
         self.add(((code(v.problem), *sorted(v.pair), -1 if v.winner is None else v.winner), ()) for v in votes)
 
-    def compute(self) -> dict[str, Score]:
+    def measure(self) -> dict[str, Score]:
         """ "transitivity"; nothing where no triple is decided."""
         balance: dict[int, dict[tuple[int, int], int]] = {}
         for (problem, low, high, winner), _ in self.rows():
@@ -82,7 +82,7 @@ class Ndcg(RowMetric):
             candidates = enumerate(zip(own, right, strict=True))
             self.add(((code(name), i, ok), (strength,)) for i, (strength, ok) in candidates)
 
-    def compute(self) -> dict[str, Score]:
+    def measure(self) -> dict[str, Score]:
         """ "NDCG"; nothing where no problem is mixed."""
         problems: dict[int, list[tuple[float, bool]]] = {}
         for (problem, _, ok), (strength,) in self.rows():

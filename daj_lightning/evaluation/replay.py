@@ -51,10 +51,8 @@ def _votes_so_far(judge: Answered, names: Sequence[str], number: int) -> Iterato
     votes = {name: [(pair, a.selection) for pair, a in judge.chosen_from(name)] for name in names}
     most = max((len(own) for own in votes.values()), default=0)
     for r in _doubling(most) if most > 16 else range(1, most + 1):
-        values = {
-            name: passing(judge.field, name, most_votes(shown(judge.field, name), own[:r]))
-            for name, own in votes.items()
-        }
+        picks = {name: most_votes(shown(judge.field, name), own[:r]) for name, own in votes.items()}
+        values = {name: passing(judge.field, name, pick) for name, pick in picks.items()}
         asked = float(np.mean([min(r, len(own)) for own in votes.values()]))
         yield CurvePoint(f"first {r} votes", number, asked, judge.field.pass_at_1(values)["overall"])
 
@@ -102,7 +100,7 @@ class Recorded:
         return all(pair in self.answers or pair[::-1] in self.answers for pair in pairs)
 
     def answer(self, pair: Pair) -> Answer:
-        """The next answer about a pair in that order; where it was only asked in the other one, about the same programs."""
+        """The next answer about a pair in that order; from the other order where it was asked in that alone."""
         turned = pair not in self.answers
         key = pair[::-1] if turned else pair
         answers = self.answers[key]
@@ -143,15 +141,13 @@ def _holds_one(number: int) -> Callable[[int, int], float]:
 def _among(judge: Judged, field: Field, name: str, n: int) -> float | None:
     """pass@1 of the judge's pick among n of a problem's candidates; None where it does not say for some."""
     number = len(field.graded[name])
-    if n == number:
-        picks = [judge.pick(name)]
-    else:
-        picks = [judge.pick(name, subset) for subset in _subsets(number, n, name)]
+    subsets = _subsets(number, n, name) if n < number else [None]
+    picks = [judge.pick(name, subset) for subset in subsets]
     told = [passing(field, name, pick) for pick in picks if pick is not None]
     return float(np.mean(told)) if len(told) == len(picks) else None
 
 
-def _subsets(number: int, n: int, key: str) -> list[tuple[int, ...]]:
+def _subsets(number: int, n: int, key: str) -> Sequence[tuple[int, ...] | None]:
     if math.comb(number, n) <= NUM_SUBSETS:
         return list(itertools.combinations(range(number), n))
     rng = random.Random(f"subsets/{key}/{n}")

@@ -16,14 +16,19 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from daj_lightning.evaluation.score import LEVELS
+from daj_lightning.evaluation.score import LEVELS, Score
 
+PARTS = ("", "/low", "/high", "/problems")
 Row = tuple[tuple[int, ...], tuple[float, ...]]
 """Keys and values."""
 
 
 class RowMetric(Metric):
-    """Keeps rows of `num_keys` integers and `num_values` numbers; a subclass says what they mean."""
+    """Keeps rows of `num_keys` integers and `num_values` numbers; a subclass says what they mean.
+
+    `compute` gives what a logger takes: for each score its value, and name/low, name/high and name/problems. `scores`
+    gives the same as records.
+    """
 
     full_state_update = False
     is_differentiable = False
@@ -51,6 +56,23 @@ class RowMetric(Metric):
             return []
         keys, values = dim_zero_cat(self.keys).tolist(), dim_zero_cat(self.values).tolist()
         return sorted((tuple(key), tuple(value)) for key, value in zip(keys, values, strict=True))
+
+    def measure(self) -> dict[str, Score]:
+        """The scores by name, of all rows."""
+        raise NotImplementedError
+
+    def compute(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name, score in self.measure().items():
+            numbers = (score.value, score.low, score.high, score.num_problems)
+            found |= {name + part: torch.tensor(n, dtype=torch.float64) for part, n in zip(PARTS, numbers, strict=True)}
+        return found
+
+    def scores(self) -> dict[str, Score]:
+        """What `compute` gives, over all processes."""
+        found = {name: float(value) for name, value in self.compute().items()}
+        names = [name for name in found if not name.endswith(PARTS[1:])]
+        return {n: Score(found[n], found[f"{n}/low"], found[f"{n}/high"], int(found[f"{n}/problems"])) for n in names}
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         if not len(self.keys):

@@ -59,7 +59,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
     if evaluation.tests:
         tests = Table("judges", "test", "difference", "p", title="paired tests")
         for test in evaluation.tests:
-            p_value = "-" if test.p_value is None else f"{test.p_value:.4f}"
+            p_value = "-" if test.p_value is None else "< 0.0001" if test.p_value < 1e-4 else f"{test.p_value:.4f}"
             tests.add_row(f"{test.first} - {test.second}", test.test, str(test.difference), p_value)
         tables.append(tests)
     for judge in ours:
