@@ -29,7 +29,7 @@ from daj_lightning.data.journal import Journal
 from daj_lightning.data.jsonl import iterate_jsonl
 from daj_lightning.data.progress import Meter
 from daj_lightning.judge import load_tokenizer
-from daj_lightning.judge.tokens import cut_middle, unreachable
+from daj_lightning.judge.tokens import cut_middle
 from daj_lightning.records import Candidate, DajError, Problem
 
 AT_ONCE = 16
@@ -128,7 +128,8 @@ def load(directory: str, of_steps: bool, device: torch.device) -> PreTrainedMode
     try:
         model, info = kind.from_pretrained(directory, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise DajError(unreachable(directory, "reward model", error)) from error
+        why = str(error).splitlines()[0]
+        raise DajError(f"no reward model can be loaded from {directory!r}: {why}. Name another one.") from error
     if info["missing_keys"]:
         raise DajError(
             f"{directory!r} lacks {sorted(info['missing_keys'])[:3]}: its head would be random numbers. Is it a reward "
