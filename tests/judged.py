@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def candidate(problem: str, i: int, code: str | None = None) -> Candidate:
     return Candidate(f"{problem}{i}", problem, "toy", f"print({i})" if code is None else code)
 
 
-def make_field(passed: dict[str, tuple[bool, ...]] = PASSED) -> Field:
+def make_field(passed: Mapping[str, tuple[bool, ...]] = PASSED) -> Field:
     graded = {name: [(candidate(name, i), ok) for i, ok in enumerate(own)] for name, own in passed.items()}
     return Field(graded, {name: DIFFICULTY[name] for name in passed}, shown=dict.fromkeys(passed, "Which one?"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tiny import toy_data
 TEXTS = [Text("easy" if i % 2 else "hard", f"prompt {i}", f"chosen {i}", f"rejected {i}") for i in range(4)]
 
 
-def record(path: Path, rows: list[tuple[int, int, str, float, float | None]]) -> pa.Table:
+def record(path: Path, rows: Sequence[tuple[int, int, str, float, float | None]]) -> pa.Table:
     """Rows (window, sample, domain, weight, hypergradient) as InfluenceRecorder writes them, in two parts."""
     path.mkdir()
     names = ("window", "sample", "domain", "weight", "hypergradient")

@@ -199,7 +199,7 @@ def test_processes_together_know_what_one_knows_also_where_one_has_nothing(tmp_p
 
 def beats(*pairs: str) -> list[Vote]:
     """ "ab": a beats b, once."""
-    return [Vote("p", (ord(w) - 97, ord(loser) - 97), ord(w) - 97) for w, loser in pairs]
+    return [Vote("p", (ord(w) - 97, ord(loser) - 97), ord(w) - 97) for w, loser in map(tuple, pairs)]
 
 
 def transitivity(votes: list[Vote]) -> float | None:
@@ -228,7 +228,8 @@ def test_ndcg_of_votes_is_counted_by_hand() -> None:
     """Right ones at places 1 and 3: (1 + 1/2) / (1 + 1/log2 3). All strengths equal: each place is shared."""
     metric = Ndcg()
     metric.update(["p", "same"], [[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]], [[True, False, True], [True, True, True]])
-    assert metric.scores()["NDCG"] == Score(*[pytest.approx((1 + 0.5) / (1 + 1 / math.log2(3)))] * 3, 1)
+    found = metric.scores()["NDCG"]
+    assert (found.value, found.num_problems) == (pytest.approx((1 + 0.5) / (1 + 1 / math.log2(3))), 1)
     shared = Ndcg()
     shared.update(["p"], [[0.0, 0.0]], [[False, True]])
     assert shared.scores()["NDCG"].value == pytest.approx((1 + 1 / math.log2(3)) / 2)

@@ -43,7 +43,7 @@ def models(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path
             num_hidden_layers=2,
             num_attention_heads=2,
             num_key_value_heads=1,
-            num_labels=labels,
+            num_labels=labels,  # type: ignore[call-arg]  # of every configuration
             pad_token_id=tokenizer.pad_token_id,
             initializer_range=0.5,
         )
