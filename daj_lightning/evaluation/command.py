@@ -73,6 +73,8 @@ def evaluate_files(given: Given, run: Run | None, console: Console) -> Evaluatio
     if any(files) != all(files) or any(files) != bool(given.problems):
         raise DajError("--problems, --candidates and --verdicts belong together: name all three, or none.")
     root = given.data or (str(run.data.root) if run else None)
+    if run and root:
+        run.data.root = Path(root)  # the directory that is named wins, for the samples as well
     if root and any(files):
         raise DajError("--data (or --config) is prepared data, --candidates are files: name one of the two.")
     if given.execute and not (run or any(files)):
@@ -88,6 +90,7 @@ def evaluate_files(given: Given, run: Run | None, console: Console) -> Evaluatio
         facts["data"] = f"{stamp(Path(root) / 'candidates.jsonl')}, side {given.side}"
     if given.candidates:
         facts["data"] = f"{stamp(given.candidates)}, verdicts {stamp(str(given.verdicts))}"
+    weights, samples = _influence(given.influence, root, run)
     clusters = None
     if given.execute and field:
         clusters = cluster_picks(field, _sandbox(given, run), given.num_workers)
@@ -96,7 +99,6 @@ def evaluate_files(given: Given, run: Run | None, console: Console) -> Evaluatio
             facts[CLUSTERING] = (
                 f"{lacking} of {len(field.graded)} problems have no public input, and are left out of it"
             )
-    weights, samples = _influence(given.influence, root, run)
     evaluation = evaluate(given.title, field, judges, facts, clusters, weights, samples)
     for judge in judges:
         for note in judge.notes:
