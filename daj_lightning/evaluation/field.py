@@ -11,6 +11,7 @@ from pathlib import Path
 
 from daj_lightning.data.candidates import has_code, read_candidates
 from daj_lightning.data.labels import read_graded, read_labels
+from daj_lightning.data.prepare import MANIFEST
 from daj_lightning.data.problems import Benchmark, read_problems
 from daj_lightning.data.rows import read_comparisons
 from daj_lightning.evaluation.baselines import Graded, baseline_rules
@@ -18,6 +19,8 @@ from daj_lightning.evaluation.pass_at_1 import PassAt1
 from daj_lightning.evaluation.score import Score
 from daj_lightning.records import Candidate, DajError, Problem
 
+BENCHMARKS = {"livecodebench": "LiveCodeBench", "bigcodebench": "BigCodeBench"}
+"""Source of the data -> its name; others are called what they call themselves."""
 SIDES = {"meta": "validation.jsonl", "test": "test.jsonl", "unseen": "unseen.jsonl"}
 """Side of prepared data -> the file that asks about it."""
 
@@ -36,6 +39,8 @@ class Field:
     """problem id -> what a judge was told of it; where the problem is not at hand."""
     everything: Graded = field(default_factory=dict)
     """Also of the problems that do not count here: what is known of the policies."""
+    benchmark: str = ""
+    """Whose problems they are; empty where nothing says so."""
 
     def passed(self, name: str) -> list[bool]:
         return [passed for _, passed in self.graded[name]]
@@ -76,7 +81,10 @@ class Field:
         total = sum(len(group) for group in self.graded.values())
         passing = sum(sum(self.passed(name)) for name in self.graded)
         mixed = sum(len(set(self.passed(name))) == 2 for name in self.graded)
+        policies = sorted({candidate.policy for group in self.graded.values() for candidate, _ in group})
         return {
+            **({"benchmark": self.benchmark} if self.benchmark else {}),
+            "policy": ", ".join(policies),
             "problems": f"{len(self.graded)} ({', '.join(f'{n} {level}' for level, n in sorted(levels.items()))})",
             "problems with right and wrong candidates": str(mixed),
             "candidates": f"{total}, {passing} of them passing",
@@ -100,8 +108,8 @@ def prepared_field(root: str | Path, side: str, problems: Iterable[Problem] = ()
     root = Path(root)
     if side not in SIDES:
         raise DajError(f"side is {side!r}, wanted one of {', '.join(SIDES)}.")
-    if not (root / "problems.json").is_file():
-        raise DajError(f"no prepared data in {str(root)!r}: it has no problems.json. Run `prepare` first.")
+    if not (root / MANIFEST).is_file():
+        raise DajError(f"no prepared data in {str(root)!r}: it has no {MANIFEST}. Run `prepare` first.")
     difficulty = json.loads((root / "problems.json").read_text(encoding="utf-8"))[side]
     everything = read_graded(root)
     if not difficulty:
@@ -113,7 +121,10 @@ def prepared_field(root: str | Path, side: str, problems: Iterable[Problem] = ()
         start = min(comparison.prompt.find(codes[name]) for name in comparison.candidate_ids)
         shown.setdefault(comparison.problem_id, comparison.prompt[: max(start, 0)])
     at_hand = {problem.problem_id: problem for problem in problems if problem.problem_id in difficulty}
-    return Field({name: everything[name] for name in difficulty}, difficulty, at_hand, shown, everything)
+    manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    source = str(manifest["description"]["source"].get("source", ""))
+    graded = {name: everything[name] for name in difficulty}
+    return Field(graded, difficulty, at_hand, shown, everything, BENCHMARKS.get(source, source))
 
 
 def labelled_field(
@@ -138,4 +149,6 @@ def labelled_field(
         graded.setdefault(candidate.problem_id, []).append((candidate, label.verdict.passed))
     if not graded:
         raise DajError(f"candidates: {str(candidates)!r} has no row; nothing to evaluate.")
-    return Field(graded, {name: found[name].difficulty for name in graded}, {name: found[name] for name in graded})
+    own = {name: found[name] for name in graded}
+    difficulty = {name: problem.difficulty for name, problem in own.items()}
+    return Field(graded, difficulty, own, benchmark=BENCHMARKS[benchmark])

@@ -104,6 +104,7 @@ def test_judges_of_three_forms_stand_in_one_table(prepared: Prepared, tmp_path: 
     assert {"1", "2", "4"} == set(found["by_num_candidates"])
     assert {"worst", "peer"} == {failure["judge"] for failure in found["failures"]}
     assert found["facts"]["problems"].startswith("4 (")
+    assert (found["facts"]["benchmark"], found["facts"]["policy"]) == ("toy", "toy")
     assert "sha256" in found["facts"]["file of ours"]
 
 
@@ -180,6 +181,7 @@ def test_programs_that_were_labelled_by_files_are_evaluated(tmp_path: Path, eval
         "hard": pytest.approx(1 / 3),
     }
     assert found["judges"] == []
+    assert found["facts"]["benchmark"] == "LiveCodeBench"
 
 
 def test_a_run_tells_its_weights_and_its_samples(prepared: Prepared, tmp_path: Path, evaluate: Evaluate) -> None:
