@@ -290,6 +290,7 @@ def evaluate(
     verdicts: str | None = None,
     benchmark: Benchmark = "livecodebench",
     judgments: list[str] | None = None,
+    selections: list[str] | None = None,
     scores: list[str] | None = None,
     pairs: list[str] | None = None,
     pairs_source: str = "",
@@ -313,7 +314,9 @@ def evaluate(
         candidates: JSON Lines of {problem_id, policy, code, candidate_id?}.
         verdicts: file that `label` or `import` wrote.
         benchmark: whose problems they are.
-        judgments: NAME=FILE of judgments, as `test` writes them beside its scores.
+        judgments: NAME=FILE of judgments, as `test` writes them beside its scores; most votes win.
+        selections: NAME=FILE of {problem_id, candidate_id}, as `select` writes them: whom the judge of that name
+            picked, in place of its votes.
         scores: NAME=FILE of {problem_id, candidate_id, score}, as `score` writes them.
         pairs: NAME=FILE of judgments in both orders with their labels, as JudgeBench publishes them.
         pairs_source: of these only pairs whose source begins so, e.g. livecodebench.
@@ -345,6 +348,7 @@ def evaluate(
         verdicts=verdicts,
         benchmark=benchmark,
         judgments=judgments or (),
+        selections=selections or (),
         scores=scores or (),
         pairs=pairs or (),
         pairs_source=pairs_source,

@@ -52,6 +52,7 @@ class Given:
     verdicts: str | None
     benchmark: Benchmark
     judgments: Sequence[str]
+    selections: Sequence[str]
     scores: Sequence[str]
     pairs: Sequence[str]
     pairs_source: str
@@ -84,7 +85,7 @@ def evaluate_files(given: Given, run: Run | None, console: Console) -> Evaluatio
         field = prepared_field(root, given.side, run.data.preparation.source.load()[0] if run else ())
     elif given.candidates and given.verdicts:
         field = labelled_field(given.problems, given.candidates, given.verdicts, given.benchmark)
-    judges, facts = read_judges(field, given.judgments, given.scores, given.pairs, given.pairs_source)
+    judges, facts = read_judges(field, given.judgments, given.scores, given.pairs, given.pairs_source, given.selections)
     facts = {"command": f"python -m daj_lightning {shlex.join(sys.argv[1:])}", **facts}
     if root:
         facts["data"] = f"{stamp(Path(root) / 'candidates.jsonl')}, side {given.side}"

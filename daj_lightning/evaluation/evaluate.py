@@ -11,7 +11,7 @@ from daj_lightning.data.jsonl import sha256_of
 from daj_lightning.evaluation.failures import failures
 from daj_lightning.evaluation.field import Field
 from daj_lightning.evaluation.judges import Answered, BothOrders, Judged, Scored
-from daj_lightning.evaluation.judgments import read_judgments
+from daj_lightning.evaluation.judgments import read_judgments, read_selections
 from daj_lightning.evaluation.paired_tests import mcnemar, paired_bootstrap
 from daj_lightning.evaluation.pairwise import PairAnswer, PairwiseAccuracy, is_right
 from daj_lightning.evaluation.pass_at_1 import GapRecovered
@@ -168,25 +168,31 @@ def read_judges(
     scores: Sequence[str] = (),
     pairs: Sequence[str] = (),
     pairs_source: str = "",
+    selections: Sequence[str] = (),
 ) -> tuple[list[Judged], dict[str, str]]:
     """Judges from NAME=FILE arguments, in that order, and each file with its hash.
 
     Raises:
         DajError: two judges of one name, judgments without candidates, or a file that is wrong.
     """
-    if (judgments or scores) and field is None:
+    if (judgments or scores or selections) and field is None:
         raise DajError(
-            "--judgments and --scores are about candidates whose verdicts are known: give --data, or --problems, "
-            "--candidates and --verdicts. A both-order file stands on its own (--pairs)."
+            "--judgments, --selections and --scores are about candidates whose verdicts are known: give --data, or "
+            "--problems, --candidates and --verdicts. A both-order file stands on its own (--pairs)."
         )
     judges: list[Judged] = []
     files: dict[str, str] = {}
+    picks = dict(map(name_and_file, selections))
 
     def answered(name: str, path: str, field: Field) -> Judged:
         answers = read_judgments(path)
         made_by = sorted({answer.made_by for answer in answers if answer.made_by})
         origin = f"judgments {path}, made by {', '.join(made_by)}" if made_by else f"judgments {path}"
-        return Answered(name, origin, field, answers)
+        if name not in picks:
+            return Answered(name, origin, field, answers)
+        chosen = picks.pop(name)
+        files[f"selections of {name}"] = stamp(chosen)
+        return Answered(name, f"{origin}; selections {chosen}", field, answers, read_selections(chosen))
 
     def scored(name: str, path: str, field: Field) -> Judged:
         return Scored(name, f"scores {path}", field, read_scores(path))
@@ -197,6 +203,11 @@ def read_judges(
             assert field is not None
             judges.append(read(name, path, field))
             files[f"file of {name}"] = stamp(path)
+    if picks:
+        raise DajError(
+            f"--selections {next(iter(picks))}=... is of no judge of --judgments: a selection stands beside the "
+            f"judgments that it was made from, under the same name."
+        )
     for name, path in map(name_and_file, pairs):
         rows = read_labelled_pairs(path, pairs_source)
         judges.append(BothOrders(name, f"both orders {path}, {len(rows)} pairs", rows))

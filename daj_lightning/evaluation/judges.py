@@ -60,13 +60,22 @@ class Judged(ABC):
 
 
 class Answered(Judged):
-    """A judge by its judgments: votes decide.
+    """A judge by its judgments: votes decide, unless it is known whom it picked.
 
+    Args:
+        selections: problem id -> the candidate that it picked; None: it abstained, and its votes decide.
     Raises:
         DajError: an answer about a candidate that its problem does not have, or none about any problem of the field.
     """
 
-    def __init__(self, name: str, origin: str, field: Field, answers: Sequence[Answer]) -> None:
+    def __init__(
+        self,
+        name: str,
+        origin: str,
+        field: Field,
+        answers: Sequence[Answer],
+        selections: Mapping[str, str | None] | None = None,
+    ) -> None:
         super().__init__(name, origin)
         self.field: Field = field
         self.answers: dict[str, list[tuple[tuple[int, int], Answer]]] = {}
@@ -86,19 +95,39 @@ class Answered(Judged):
                 )
             first, second = answer.candidate_ids
             self.answers.setdefault(answer.problem_id, []).append(((index[first], index[second]), answer))
-        if not self.answers:
+        self.selected = self._selected(selections or {}, places)
+        if not self.answers and not self.selected:
             raise DajError(f"{name}: none of {len(answers)} judgments is about a problem that is evaluated.")
         kinds = {answer.kind for own in self.answers.values() for _, answer in own}
         self.asked_for_accuracy = "mixed" if "mixed" in kinds else None
         self.asked_for_choice = "round" if "round" in kinds else None
         open_problems = [problem for problem in field.graded if len(field.with_code(problem)) > 1]
-        silent = sum(not self.chosen_from(problem) for problem in open_problems)
+        silent = sum(not self.chosen_from(problem) and problem not in self.selected for problem in open_problems)
         if outside:
             self.notes.append(f"{outside} judgments are of problems that are not evaluated, and are left aside")
         if silent:
             self.notes.append(
                 f"{silent} of {len(open_problems)} problems have no judgment that votes, and count as a random pick"
             )
+
+    def _selected(
+        self, selections: Mapping[str, str | None], places: Mapping[str, Mapping[str, int]]
+    ) -> dict[str, int]:
+        """problem id -> its pick's place; without those where it abstained."""
+        found = {}
+        for problem, candidate in selections.items():
+            if candidate is None or problem not in places:
+                continue
+            if candidate not in places[problem]:
+                raise DajError(
+                    f"{self.name}: picked candidate {candidate!r} of problem {problem!r}, which has no such candidate. "
+                    f"Are these selections among the same candidates?"
+                )
+            found[problem] = places[problem][candidate]
+        abstained = sum(problem in places and candidate is None for problem, candidate in selections.items())
+        if abstained:
+            self.notes.append(f"abstained on {abstained} problems, where its votes decide, or chance")
+        return found
 
     def chosen_from(self, problem: str) -> list[tuple[tuple[int, int], Answer]]:
         """The answers that vote: the rounds, where the file says which these are."""
@@ -119,6 +148,8 @@ class Answered(Judged):
         return found
 
     def pick(self, problem: str, among: Sequence[int] | None = None) -> list[int] | None:
+        if among is None and problem in self.selected:
+            return [self.selected[problem]]
         votes = [(pair, a.selection) for pair, a in self.chosen_from(problem)]
         left = shown(self.field, problem, among)
         if among is not None:

@@ -7,6 +7,10 @@
 candidate_ids stand in the order in which the judge saw them; selection is the position of the one it selected, null a
 format error. "kind" is optional: "mixed" (asked for the selection accuracy) or "round" (asked for Best-of-N); answers
 without it serve both. Further fields are left alone.
+
+Most votes among them need not be what a strategy made of them. `select` says whom it picked, null where it abstained:
+
+    {"problem_id": ..., "candidate_id": ... | null}
 """
 
 from __future__ import annotations
@@ -60,6 +64,26 @@ def read_judgments(path: str | Path) -> list[Answer]:
     if not answers:
         raise DajError(f"judgments: {str(path)!r} has no row.")
     return answers
+
+
+def read_selections(path: str | Path) -> dict[str, str | None]:
+    """problem id -> the candidate that was picked; None: it abstained.
+
+    Raises:
+        DajError: no file, no row, a row that is none, or a problem with two; names the line.
+    """
+    picked: dict[str, str | None] = {}
+    for number, row in iterate_jsonl(path, "selections"):
+        where = f"{path}, line {number}"
+        name, candidate = row.get("problem_id"), row.get("candidate_id", 0)
+        if not isinstance(name, str) or not (candidate is None or isinstance(candidate, str)):
+            raise DajError(f"{where}: wanted problem_id and candidate_id (null: abstained), as `select` writes them.")
+        if name in picked:
+            raise DajError(f"{where}: there is a selection for problem {name!r} already.")
+        picked[name] = candidate
+    if not picked:
+        raise DajError(f"selections: {str(path)!r} has no row.")
+    return picked
 
 
 def answer_from_row(row: Mapping[str, Any], where: str) -> Answer:

@@ -126,6 +126,19 @@ def test_scores_of_the_table_are_those_that_test_writes(prepared: Prepared, tmp_
     )
 
 
+def test_selections_stand_in_place_of_votes(prepared: Prepared, tmp_path: Path, evaluate: Evaluate) -> None:
+    """A judge whose votes are all right, and whose strategy picked a wrong program everywhere."""
+    graded, sides = read_graded(prepared.root), json.loads((prepared.root / "problems.json").read_text())
+    picks = [
+        {"problem_id": p, "candidate_id": next(c.candidate_id for c, ok in graded[p] if not ok)} for p in sides["test"]
+    ]
+    ours = f"ours={right_answers(prepared, tmp_path / 'ours.jsonl')}"
+    selections = f"ours={write(tmp_path / 'picked.jsonl', picks)}"
+    (judge,) = evaluate("--data", prepared.root, "--judgments", ours, "--selections", selections)["judges"]
+    assert judge["pass_at_1"]["overall"]["value"] == 0
+    assert judge["pairwise"]["single order"]["value"] == 1
+
+
 def test_a_pair_file_stands_on_its_own(tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = published(tmp_path / "one.jsonl"), published(tmp_path / "two=2.jsonl")
     found = evaluate("--pairs", first, second, "--pairs-source", "livecodebench")
@@ -236,6 +249,7 @@ def test_a_run_tells_its_weights_and_its_samples(prepared: Prepared, tmp_path: P
         ([], "nothing to evaluate"),
         (["--judgments", "a=b.jsonl"], "about candidates whose verdicts are known"),
         (["--candidates", "c.jsonl"], "belong together"),
+        (["--data", "{root}", "--selections", "a=b.jsonl"], "is of no judge of --judgments"),
         (["--data", "{root}", "--judgments", "a={nowhere}"], "no file"),
         (["--data", "{nowhere}"], "no prepared data"),
         (["--data", "{root}", "--side", "unseen"], "has no problem on the side 'unseen'"),

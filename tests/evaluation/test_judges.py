@@ -68,6 +68,16 @@ def test_answers_about_two_right_or_two_wrong_programs_are_no_question_of_accura
     assert judge(answer("p0 p3", 0), answer("p1 p2", 0)).pair_answers() == []
 
 
+def test_what_a_strategy_picked_goes_before_its_votes_and_an_abstention_leaves_them_the_word() -> None:
+    answers = [answer("p0 p1", 0), answer("q0 q1", 0)]
+    ours = Answered("ours", "", make_field(), answers, {"p": "p2", "q": None, "elsewhere": "x"})
+    assert [ours.pick(name) for name in "pqr"] == [[2], [0], [0, 1, 2, 3]]
+    assert ours.notes[0] == "abstained on 1 problems, where its votes decide, or chance"
+    assert ours.pick("p", [0, 1]) == [0]
+    with pytest.raises(DajError, match=r"picked candidate 'p9' of problem 'p', which has no such candidate"):
+        Answered("ours", "", make_field(), answers, {"p": "p9"})
+
+
 def test_a_candidate_without_code_is_nobodys_pick() -> None:
     graded = {"p": [(candidate("p", 0, ""), False), (candidate("p", 1), True), (candidate("p", 2), False)]}
     field = Field(graded, {"p": "easy"})
