@@ -7,26 +7,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from daj_lightning.data import JudgeData
 from daj_lightning.data.problems import Benchmark
 from daj_lightning.evaluation.clustering import cluster_picks
 from daj_lightning.evaluation.evaluate import CLUSTERING, evaluate, read_judges, stamp
 from daj_lightning.evaluation.field import Field, labelled_field, prepared_field
-from daj_lightning.evaluation.influence import (
-    read_influence,
-    singled_out,
-    texts_of_pairs,
-    texts_of_run,
-    weight_history,
-)
 from daj_lightning.evaluation.results import Evaluation, TrainingSample, WeightHistory
 from daj_lightning.evaluation.score import write_json
 from daj_lightning.evaluation.tables import evaluation_tables
 from daj_lightning.execution import Sandbox
 from daj_lightning.records import DajError, Unit
+
+if TYPE_CHECKING:
+    from daj_lightning.data import JudgeData
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +119,14 @@ def _influence(
         return None, ([], [])
     if root is None:
         raise DajError("--influence names samples by number: give --data (and the run's --config) for their texts.")
+    from daj_lightning.evaluation.influence_records import (
+        read_influence,
+        singled_out,
+        texts_of_pairs,
+        texts_of_run,
+        weight_history,
+    )
+
     table = read_influence(path)
     texts = texts_of_run(run.data, run.unit, run.max_new_tokens) if run else texts_of_pairs(root)
     return weight_history(table), singled_out(table, texts)

@@ -10,7 +10,7 @@ from pathlib import Path
 from daj_lightning.data.jsonl import sha256_of
 from daj_lightning.evaluation.failures import failures
 from daj_lightning.evaluation.field import Field
-from daj_lightning.evaluation.judges import Answered, BothOrders, Judged, Scored
+from daj_lightning.evaluation.judges import Answered, BothOrders, Rater, Scored
 from daj_lightning.evaluation.judgments import read_judgments, read_selections
 from daj_lightning.evaluation.paired_tests import mcnemar, paired_bootstrap
 from daj_lightning.evaluation.pairwise import PairAnswer, PairwiseAccuracy, is_right
@@ -30,7 +30,7 @@ CLUSTERING = "clustering by output"
 def evaluate(
     title: str,
     field: Field | None,
-    judges: Sequence[Judged],
+    judges: Sequence[Rater],
     facts: Mapping[str, str],
     clusters: Mapping[str, int] | None = None,
     weights: WeightHistory | None = None,
@@ -71,7 +71,7 @@ def versions() -> dict[str, str]:
     return {"versions": f"daj-lightning {version('daj-lightning')}, Python {platform.python_version()}"}
 
 
-def result(judge: Judged) -> JudgeResult:
+def result(judge: Rater) -> JudgeResult:
     """All numbers of one judge; those of Best-of-N only where it had candidates to choose from."""
     pairwise = PairwiseAccuracy()
     pairwise.update(judge.pair_answers())
@@ -94,7 +94,7 @@ def result(judge: Judged) -> JudgeResult:
     )
 
 
-def picked(judge: Judged) -> dict[str, float]:
+def picked(judge: Rater) -> dict[str, float]:
     """problem id -> whether (how probably) the judge's pick passes; none of a judge that stands on its own."""
     if judge.field is None:
         return {}
@@ -116,7 +116,7 @@ def gap_recovered(field: Field, values: Mapping[str, float]) -> dict[str, Score]
     return metric.scores()
 
 
-def tests(judges: Sequence[Judged]) -> list[PairedTest]:
+def tests(judges: Sequence[Rater]) -> list[PairedTest]:
     """The first judge against every other one, on the questions that both answered."""
     found: list[PairedTest] = []
     for other in judges[1:]:
@@ -125,7 +125,7 @@ def tests(judges: Sequence[Judged]) -> list[PairedTest]:
     return found
 
 
-def _on_pairs(first: Judged, second: Judged) -> list[PairedTest]:
+def _on_pairs(first: Rater, second: Rater) -> list[PairedTest]:
     """McNemar's test of the pairs that each judge knows, its answers to a pair together."""
     answers = [_by_pair(first), _by_pair(second)]
     common = sorted(answers[0].keys() & answers[1].keys())
@@ -145,14 +145,14 @@ def _on_pairs(first: Judged, second: Judged) -> list[PairedTest]:
     return [PairedTest(first.name, second.name, MCNEMAR, score, mcnemar(*only))]
 
 
-def _by_pair(judge: Judged) -> dict[str, list[PairAnswer]]:
+def _by_pair(judge: Rater) -> dict[str, list[PairAnswer]]:
     found: dict[str, list[PairAnswer]] = {}
     for answer in judge.pair_answers():
         found.setdefault(answer.pair, []).append(answer)
     return found
 
 
-def _on_problems(first: Judged, second: Judged) -> list[PairedTest]:
+def _on_problems(first: Rater, second: Rater) -> list[PairedTest]:
     """pass@1 of the two picks, problem by problem."""
     ours, theirs = picked(first), picked(second)
     common = sorted(ours.keys() & theirs.keys())
@@ -169,7 +169,7 @@ def read_judges(
     pairs: Sequence[str] = (),
     pairs_source: str = "",
     selections: Sequence[str] = (),
-) -> tuple[list[Judged], dict[str, str]]:
+) -> tuple[list[Rater], dict[str, str]]:
     """Judges from NAME=FILE arguments, in that order, and each file with its hash.
 
     Raises:
@@ -180,11 +180,11 @@ def read_judges(
             "--judgments, --selections and --scores are about candidates whose verdicts are known: give --data, or "
             "--problems, --candidates and --verdicts. A both-order file stands on its own (--pairs)."
         )
-    judges: list[Judged] = []
+    judges: list[Rater] = []
     files: dict[str, str] = {}
     picks = dict(map(name_and_file, selections))
 
-    def answered(name: str, path: str, field: Field) -> Judged:
+    def answered(name: str, path: str, field: Field) -> Rater:
         answers = read_judgments(path)
         made_by = sorted({answer.made_by for answer in answers if answer.made_by})
         origin = f"judgments {path}, made by {', '.join(made_by)}" if made_by else f"judgments {path}"
@@ -194,10 +194,10 @@ def read_judges(
         files[f"selections of {name}"] = stamp(chosen)
         return Answered(name, f"{origin}; selections {chosen}", field, answers, read_selections(chosen))
 
-    def scored(name: str, path: str, field: Field) -> Judged:
+    def scored(name: str, path: str, field: Field) -> Rater:
         return Scored(name, f"scores {path}", field, read_scores(path))
 
-    readers: list[tuple[Sequence[str], Callable[[str, str, Field], Judged]]] = [(judgments, answered), (scores, scored)]
+    readers: list[tuple[Sequence[str], Callable[[str, str, Field], Rater]]] = [(judgments, answered), (scores, scored)]
     for given, read in readers:
         for name, path in map(name_and_file, given):
             assert field is not None

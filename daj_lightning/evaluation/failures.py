@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from daj_lightning.evaluation.judges import Answered, BothOrders, Judged
+from daj_lightning.evaluation.judges import Answered, BothOrders, Rater
 from daj_lightning.evaluation.pairwise import Choice
 from daj_lightning.evaluation.results import Failure
 
 NUM_FAILURES = 20
 
 
-def failures(judges: Sequence[Judged], number: int = NUM_FAILURES) -> list[Failure]:
+def failures(judges: Sequence[Rater], number: int = NUM_FAILURES) -> list[Failure]:
     """At most `number` wrongly answered questions about a right and a wrong program."""
     piles: dict[tuple[str, str, bool], list[Failure]] = {}
     for judge in judges:
@@ -29,7 +29,7 @@ def failures(judges: Sequence[Judged], number: int = NUM_FAILURES) -> list[Failu
     return chosen[:number]
 
 
-def _all(judge: Judged) -> Iterable[Failure]:
+def _all(judge: Rater) -> Iterable[Failure]:
     if isinstance(judge, Answered):
         for problem, own in judge.answers.items():
             passed, group = judge.field.passed(problem), judge.field.graded[problem]

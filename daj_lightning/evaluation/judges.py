@@ -19,7 +19,7 @@ from daj_lightning.evaluation.ranking import Vote
 from daj_lightning.records import DajError
 
 
-class Judged(ABC):
+class Rater(ABC):
     """A judge as the evaluation sees it.
 
     Args:
@@ -59,7 +59,7 @@ class Judged(ABC):
         return []
 
 
-class Answered(Judged):
+class Answered(Rater):
     """A judge by its judgments: votes decide, unless it is known whom it picked.
 
     Args:
@@ -176,7 +176,7 @@ class Answered(Judged):
         ]
 
 
-class Scored(Judged):
+class Scored(Rater):
     """A judge by a number for each program: the highest is picked, the first of several such.
 
     Raises:
@@ -227,7 +227,7 @@ class Scored(Judged):
         return self.scores[problem]
 
 
-class BothOrders(Judged):
+class BothOrders(Rater):
     """A judge by a file of labelled pairs, which stands on its own."""
 
     def __init__(self, name: str, origin: str, pairs: Sequence[LabelledPair]) -> None:

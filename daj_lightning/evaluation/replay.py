@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from daj_lightning.evaluation.field import Field
-from daj_lightning.evaluation.judges import Answered, Judged, most_votes, shown
+from daj_lightning.evaluation.judges import Answered, Rater, most_votes, shown
 from daj_lightning.evaluation.results import CurvePoint
 from daj_lightning.evaluation.score import Score
 from daj_lightning.judge.adaptive import Adaptive
@@ -35,7 +35,7 @@ STRATEGIES: dict[str, Callable[[int], Strategy]] = {
 }
 
 
-def curve(judge: Judged) -> list[CurvePoint]:
+def curve(judge: Rater) -> list[CurvePoint]:
     """pass@1 after the first 1, 2, ... votes of each problem, then of strategies replayed where all pairs are there.
 
     Of the problems with the most common number of candidates.
@@ -109,7 +109,7 @@ class Recorded:
         return 1 - selection if turned and selection is not None else selection
 
 
-def by_num_candidates(field: Field, judges: Sequence[Judged]) -> dict[int, dict[str, Score]]:
+def by_num_candidates(field: Field, judges: Sequence[Rater]) -> dict[int, dict[str, Score]]:
     """Figure 4: pass@1 with n = 1, 2, 4, ..., N candidates, over subsets of each problem's candidates.
 
     Of the problems with the most common number of candidates, N. "random" is the mean over candidates and "oracle" the
@@ -138,7 +138,7 @@ def _holds_one(number: int) -> Callable[[int, int], float]:
     return lambda right, n: 1 - math.comb(number - right, n) / math.comb(number, n)
 
 
-def _among(judge: Judged, field: Field, name: str, n: int) -> float | None:
+def _among(judge: Rater, field: Field, name: str, n: int) -> float | None:
     """pass@1 of the judge's pick among n of a problem's candidates; None where it does not say for some."""
     number = len(field.graded[name])
     subsets = _subsets(number, n, name) if n < number else [None]

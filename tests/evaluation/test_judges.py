@@ -10,7 +10,7 @@ import pytest
 from daj_lightning.evaluation.evaluate import gap_recovered, picked, result, tests as paired_tests
 from daj_lightning.evaluation.failures import failures
 from daj_lightning.evaluation.field import Field
-from daj_lightning.evaluation.judges import Answered, Judged, Scored
+from daj_lightning.evaluation.judges import Answered, Rater, Scored
 from daj_lightning.evaluation.judgments import Answer
 from daj_lightning.evaluation.pairwise import Choice
 from daj_lightning.evaluation.replay import Recorded, by_num_candidates, curve
@@ -186,7 +186,7 @@ def test_two_judges_are_tested_on_the_questions_that_both_answered() -> None:
 
 
 def test_a_judge_is_not_tested_against_one_with_nothing_in_common() -> None:
-    class Silent(Judged):
+    class Silent(Rater):
         def pair_answers(self) -> list:
             return []
 

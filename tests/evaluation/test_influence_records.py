@@ -14,7 +14,7 @@ import pytest
 from conftest import Prepared
 from daj_lightning.data.dataset import corrupt
 from daj_lightning.data.rows import read_pairs
-from daj_lightning.evaluation.influence import (
+from daj_lightning.evaluation.influence_records import (
     Text,
     read_influence,
     singled_out,
