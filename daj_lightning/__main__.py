@@ -5,10 +5,12 @@ fit, validate and test are Lightning's; the others are functions below, whose ar
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal, get_type_hints
 
 from jsonargparse import ArgumentParser
@@ -235,6 +237,136 @@ def select(
     )
 
 
+def score(
+    model: str,
+    candidates: str,
+    output: str,
+    problems: list[str] | None = None,
+    config: list[str] | None = None,
+    benchmark: Benchmark = "livecodebench",
+    kind: Literal["reward", "process"] = "reward",
+    aggregate: Literal["min", "product", "last"] = "min",
+    step_tag: str = "<extra_0>",
+    step_split: str = "\n\n",
+    batch_size: int = 8,
+    max_length: int = 8192,
+) -> None:
+    """Give every program the number of a scalar or process reward model; go on where an earlier run broke off.
+
+    Args:
+        model: directory or hub name of a sequence classifier with one label, or with --kind process of a token
+            classifier.
+        candidates: JSON Lines of {problem_id, policy, code, candidate_id?, statement?}.
+        output: JSON Lines of scores, new or to be continued; `evaluate` reads them.
+        problems: files of the benchmark, official schema, for the statements.
+        config: configuration files whose data.source has the statements.
+        benchmark: whose problems they are.
+        kind: "reward" scores a program as a whole, "process" its steps.
+        aggregate: what the steps' probabilities come to.
+        step_tag: token behind each step, at which a process reward model is read.
+        step_split: text that separates two steps of a program.
+        batch_size: programs scored together.
+        max_length: tokens of statement and program; what is longer loses its middle.
+    """
+    from daj_lightning.data.problems import read_problems
+    from daj_lightning.evaluation.scalar import Steps, score_file
+
+    known = list(read_problems(problems, benchmark)[0].values()) if problems else []
+    if config:
+        from daj_lightning.cli import load
+
+        known += load(config).datamodule.preparation.source.load()[0]
+    steps = Steps(step_tag, step_split, aggregate) if kind == "process" else None
+    new, before, cut = score_file(model, candidates, output, known, steps, batch_size, max_length)
+    print(f"scored {new} programs ({before} were done before, {cut} lost their middle); wrote {output}")
+
+
+def evaluate(
+    output: str,
+    data: str | None = None,
+    side: Literal["test", "unseen", "meta"] = "test",
+    problems: list[str] | None = None,
+    candidates: str | None = None,
+    verdicts: str | None = None,
+    benchmark: Benchmark = "livecodebench",
+    judgments: list[str] | None = None,
+    selections: list[str] | None = None,
+    scores: list[str] | None = None,
+    pairs: list[str] | None = None,
+    pairs_source: str = "",
+    influence: str | None = None,
+    config: list[str] | None = None,
+    execute: bool = False,
+    num_workers: int = 2,
+    unsafe_local: bool = False,
+    python: str | None = None,
+    title: str = "Evaluation",
+) -> None:
+    """Measure judges on the same candidates or pairs; print tables, and write evaluation.json and a report.
+
+    The first judge is compared with every other one. Judges are named: --judgments ours=FILE other=FILE.
+
+    Args:
+        output: directory of evaluation.json and the report.
+        data: directory that `prepare` wrote; or --problems, --candidates and --verdicts; or --pairs alone.
+        side: whose problems count.
+        problems: files of the benchmark, official schema.
+        candidates: JSON Lines of {problem_id, policy, code, candidate_id?}.
+        verdicts: file that `label` or `import` wrote.
+        benchmark: whose problems they are.
+        judgments: NAME=FILE of judgments, as `test` writes them beside its scores; most votes win.
+        selections: NAME=FILE of {problem_id, candidate_id}, as `select` writes them: whom the judge of that name
+            picked, in place of its votes.
+        scores: NAME=FILE of {problem_id, candidate_id, score}, as `score` writes them.
+        pairs: NAME=FILE of judgments in both orders with their labels, as JudgeBench publishes them.
+        pairs_source: of these only pairs whose source begins so, e.g. livecodebench.
+        influence: influence.parquet of a run: weights over training, helpful and harmful samples.
+        config: configuration files of the run, later ones on top: the problems, and the samples as it saw them.
+        execute: run the candidates on public inputs, for clustering by output.
+        num_workers: candidates executed at once.
+        unsafe_local: execute without isolation, if nothing on this host can give it; with --config that decides.
+        python: binary that candidates run under; with --config that decides.
+        title: of the page.
+    """
+    from rich.console import Console
+
+    from daj_lightning.evaluation.command import Given, Run, evaluate_files
+
+    run = None
+    if config:
+        from daj_lightning.cli import load
+
+        cli = load(config)
+        drawn = cli.model.rollouts.sampling.max_new_tokens if cli.model.rollouts else 0
+        run = Run(cli.datamodule, cli.model.objective.unit, drawn)
+    given = Given(
+        output=output,
+        data=data,
+        side=side,
+        problems=problems or (),
+        candidates=candidates,
+        verdicts=verdicts,
+        benchmark=benchmark,
+        judgments=judgments or (),
+        selections=selections or (),
+        scores=scores or (),
+        pairs=pairs or (),
+        pairs_source=pairs_source,
+        influence=influence,
+        execute=execute,
+        num_workers=num_workers,
+        unsafe_local=unsafe_local,
+        python=python,
+        title=title,
+    )
+    found = evaluate_files(given, run, Console())
+
+    from daj_lightning.evaluation.report import write_report
+
+    write_report(found, Path(output))
+    print(f"wrote {output}")
+
+
 def kernels() -> None:
     """Print which implementation each kernel uses here, and why."""
     from daj_lightning.kernels import kernel_report
@@ -250,6 +382,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_graded,
     "pairs": pairs,
     "select": select,
+    "score": score,
+    "evaluate": evaluate,
     "export": export,
     "kernels": kernels,
 }
@@ -290,15 +424,24 @@ def call(function: Callable[..., None], args: list[str]) -> None:
     --config may be repeated; other lists take several values: --problems a.jsonl b.jsonl.
     """
     parser = ArgumentParser(prog=f"daj_lightning {args[0]}", description=(function.__doc__ or "").partition("\n\n")[0])
-    lists: set[str | int] = {name for name, hint in get_type_hints(function).items() if hint == list[str]}
-    for name in sorted(lists):
+    hints = get_type_hints(function)
+    lists: set[str | int] = {name for name, hint in hints.items() if hint in (list[str], list[str] | None)}
+    for name in sorted(map(str, lists)):
+        required = hints[name] == list[str]
         if name == "config":
-            parser.add_argument("--config", action="append", required=True, help="configuration file, repeatable")
+            parser.add_argument("--config", action="append", required=required, help="configuration file, repeatable")
         else:
-            parser.add_argument(f"--{name}", nargs="+", type=str, required=True, help="one or several")
+            parser.add_argument(f"--{name}", nargs="+", type=str, required=required, help=told(function, name))
     parser.add_function_arguments(function, skip=lists, as_positional=False)
-    flags = {f"--{name}" for name, hint in get_type_hints(function).items() if hint is bool}
+    flags = {f"--{name}" for name, hint in hints.items() if hint is bool}
     function(**parser.instantiate(parser.parse_args(as_options(args[1:], flags))).as_dict())
+
+
+def told(function: Callable[..., None], name: str) -> str:
+    """What a function's docstring says of an argument that may be given several times."""
+    found = re.search(rf"^ +{name}: (.*(?:\n {{12,}}.*)*)", function.__doc__ or "", re.MULTILINE)
+    assert found, f"{function.__name__} says nothing of {name}"
+    return f"{' '.join(found[1].split())} (one or several)"
 
 
 def as_options(args: list[str], flags: set[str]) -> list[str]:

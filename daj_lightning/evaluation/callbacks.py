@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,10 @@ from torchmetrics import MeanMetric
 
 from daj_lightning.bilevel import Reweighter, Uniform, shares
 from daj_lightning.data import JudgeData, LiveCodeBenchSource, PairDataset, PromptDataset, SampleStream
-from daj_lightning.evaluation.metrics import Score, best_of_n_scores, selection_scores
+from daj_lightning.evaluation.judgments import write_judgments
+from daj_lightning.evaluation.metrics import best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
+from daj_lightning.evaluation.score import write_json
 from daj_lightning.evaluation.tables import best_of_n_table, selection_table
 from daj_lightning.records import DajError, JudgeBatch, Judgment
 from daj_lightning.training import DataReweightedJudge, InfluenceRecorder
@@ -38,10 +38,12 @@ _CONFOUNDS = ("longer code", "shorter code", "more layout", "stronger policy")
 class Scoreboard(Callback):
     """Prints and writes selection accuracy and pass@1 by difficulty after `validate` and `test`.
 
-    The second test set, of families and mistakes that training has not seen, is scored apart.
+    The second test set, of families and mistakes that training has not seen, is scored apart. The judgments lie beside
+    the scores, for `evaluate`.
 
     Args:
-        path: JSON file of the scores; the stage goes before its name (test_scores.json).
+        path: JSON file of the scores; the stage goes before its name (test_scores.json), and before that of the
+            judgments (test_judgments.jsonl).
     """
 
     def __init__(self, path: str) -> None:
@@ -75,6 +77,8 @@ class Scoreboard(Callback):
             metrics[f"{stage}/unseen_selection_accuracy"] = scores["unseen"]["selection"]["judge"].value
         pl_module.log_dict(metrics)
         write_json(self.path.with_name(f"{stage}_{self.path.name}"), scores)
+        name = self.path.with_name(f"{stage}_judgments.jsonl")
+        write_judgments(name, self._judgments, f"{pl_module.judge.base}, {pl_module.num_windows} windows")
         print_scores(scores, Console(), paper=isinstance(data.preparation.source, LiveCodeBenchSource))
 
     on_validation_epoch_start = on_test_epoch_start
@@ -236,20 +240,6 @@ def _add_scores(table: Table, title: str, before: dict[str, Any], after: dict[st
         label = "Best-of-N pass@1" if rule == "judge" else f"  {rule}"
         old = _interval(before["best_of_n"][rule]["overall"]) if rule == "judge" else ""
         table.add_row(label, old, _interval(by_level["overall"]))
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_without_nan(value), indent=2) + "\n", encoding="utf-8")
-
-
-def _without_nan(value: Any) -> Any:
-    """Plain JSON: scores as objects, and null for a number that does not exist."""
-    if isinstance(value, Score):
-        return _without_nan(asdict(value))
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _interval(score: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from daj_lightning.evaluation.metrics import Score
+from daj_lightning.evaluation.score import Score
 
 ByLevel = Mapping[str, Score]
 """"overall" and each difficulty that occurs ("easy", "medium", "hard") -> score."""
@@ -38,8 +38,10 @@ class JudgeResult:
     gap_recovered: ByLevel
     """The headline: (judge - random) / (oracle - random), on problems with right and wrong candidates."""
     pairwise: Mapping[str, Score]
-    """Metric -> score over comparisons of a right and a wrong program: "single order", "both correct", "consistency",
-    "first position", "null rate", "ties counted half", "transitivity", "NDCG"; those that its answers allow."""
+    """Metric -> score over comparisons of a right and a wrong program: "single order", "first order", "second order",
+    "both correct", "consistency" (two nulls agree), "consistent and valid", "JudgeBench official", "ties counted half",
+    "first position", "null rate" (pairwise.py says what each is); and over all comparisons "transitivity" (share of
+    triples without a cycle) and "NDCG"; those that its answers allow."""
     curve: Sequence[CurvePoint] = ()
 
 

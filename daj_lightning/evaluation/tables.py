@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from daj_lightning.evaluation.metrics import Score
+from daj_lightning.evaluation.results import ByLevel, Evaluation
+from daj_lightning.evaluation.score import LEVELS, Score
 
 _PAPER_LCB = {"overall": "84.7", "easy": "100.0", "medium": "89.7", "hard": "73.8"}
 """Table 4 (b): GRPO with domain reweighting on LiveCodeBench."""
@@ -34,4 +35,56 @@ def best_of_n_table(scores: Mapping[str, Mapping[str, Score]], title: str, paper
 
 
 def _short(score: Score) -> str:
+    if not score.num_problems:
+        return "-"
     return f"{score.value:.1%} [{score.low:.0%}, {score.high:.0%}]"
+
+
+def evaluation_tables(evaluation: Evaluation) -> list[Table]:
+    """All of an evaluation that fits a terminal: the headline first."""
+    ours = [judge for judge in evaluation.judges if judge.pass_at_1]
+    tables = []
+    if ours:
+        tables.append(
+            levels_table(
+                {judge.name: judge.gap_recovered for judge in ours},
+                "oracle gap recovered: (judge - random) / (oracle - random), problems with mixed candidates",
+                "judge",
+            )
+        )
+        rules = {**{judge.name: judge.pass_at_1 for judge in ours}, **evaluation.baselines}
+        tables.append(levels_table(rules, "Best-of-N", "pass@1"))
+    if evaluation.judges:
+        tables.append(pairwise_table(evaluation))
+    if evaluation.tests:
+        tests = Table("judges", "test", "difference", "p", title="paired tests")
+        for test in evaluation.tests:
+            p_value = "-" if test.p_value is None else "< 0.0001" if test.p_value < 1e-4 else f"{test.p_value:.4f}"
+            tests.add_row(f"{test.first} - {test.second}", test.test, str(test.difference), p_value)
+        tables.append(tests)
+    for judge in ours:
+        if judge.curve:
+            points = Table("strategy", "comparisons", "pass@1", title=f"{judge.name}: pass@1 by comparisons")
+            for point in judge.curve:
+                points.add_row(point.strategy, f"{point.num_comparisons:.1f}", str(point.pass_at_1))
+            tables.append(points)
+    return tables
+
+
+def levels_table(rows: Mapping[str, ByLevel], title: str, corner: str) -> Table:
+    """A row each, overall and by difficulty."""
+    levels = [level for level in ("overall", *LEVELS) if any(level in by_level for by_level in rows.values())]
+    table = Table(corner, *levels, title=title)
+    for name, by_level in rows.items():
+        table.add_row(name, *(_short(by_level[level]) if level in by_level else "-" for level in levels))
+    return table
+
+
+def pairwise_table(evaluation: Evaluation) -> Table:
+    """A row a metric, a column a judge: what one accuracy hides."""
+    table = Table("one right, one wrong", *(judge.name for judge in evaluation.judges), title="pairwise")
+    names = list(dict.fromkeys(name for judge in evaluation.judges for name in judge.pairwise))
+    for name in names:
+        scores = (judge.pairwise.get(name) for judge in evaluation.judges)
+        table.add_row(name, *("-" if score is None else _short(score) for score in scores))
+    return table
