@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, get_type_hints
+from typing import TYPE_CHECKING, Literal, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -21,6 +21,9 @@ from daj_lightning.judge.adaptive import Adaptive
 from daj_lightning.judge.selection import Strategy
 from daj_lightning.judge.voting import Voting as Voting  # known to --strategy by its name
 from daj_lightning.records import DajError
+
+if TYPE_CHECKING:
+    from daj_lightning.rollout import RolloutEngine
 
 LIGHTNING = ("fit", "validate", "test")
 
@@ -211,28 +214,123 @@ def select(
     candidates: str,
     output: str,
     strategy: Strategy | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    engine: Literal["transformers", "vllm"] = "transformers",
+    vllm_python: str | None = None,
+    hybrid: bool = False,
+    num_workers: int = 2,
+    unsafe_local: bool = False,
+    limits: Limits | None = None,
 ) -> None:
     """Pick one program among the candidates of each problem; go on where an earlier run broke off.
 
     Args:
         judge: directory written by `export`.
-        candidates: JSON Lines of {problem_id, statement, candidates: [code, ...]}; title, platform,
-            difficulty, starter_code and public_tests ([{input, output}, ...]) are optional.
-        output: JSON Lines to write: {problem_id, selected, code, votes, num_invalid, num_comparisons, confidence}.
+        candidates: JSON Lines of {problem_id, statement, candidates}; a candidate is its code or {candidate_id, code}.
+            title, platform, difficulty, starter_code, function_name and public_tests ([{input, output}, ...]) are
+            optional.
+        output: JSON Lines to write: {problem_id, selected, candidate_id, code, votes, num_invalid, num_comparisons,
+            confidence}. The judge's answers lie beside it, in *.judgments.jsonl.
         strategy: Adaptive (the default) asks where the winner is open and stops once it is settled, Knockout asks
             N - 1 times, RoundRobin about every pair, Voting about random pairs (the paper). Its options follow it:
             --strategy Voting --strategy.rounds 8; --strategy.help=Adaptive lists them.
-        batch_size: comparisons generated together.
+        batch_size: comparisons answered together, and lost together by a kill; 16 unless given, with vllm 256.
+        engine: what the judge runs on: in this process, or in a vLLM server that is started for it.
+        vllm_python: interpreter of the environment that holds vllm; this one unless given.
+        hybrid: execute the candidates on the public tests first, and ask the judge about those that pass.
+        num_workers: candidates executed at once; at most the number of idle cores.
+        unsafe_local: execute without isolation, if nothing on this host can give it; every row says so.
+        limits: of one test.
     """
-    from daj_lightning.serving import select_file
+    from daj_lightning.serving import Screener, select_file
 
-    done = select_file(judge, candidates, output, strategy or Adaptive(), batch_size)
+    engine_of_judge, batch = _engine(engine, vllm_python, batch_size)
+    screener = Screener(num_workers, limits, unsafe_local) if _executes(hybrid, unsafe_local, limits) else None
+    done = select_file(judge, candidates, output, strategy or Adaptive(), batch, engine_of_judge, screener)
     saved = done.num_of_round_robin - done.num_comparisons
     print(
         f"selected for {done.num_new} problems ({done.num_before} were done before, {done.num_abstained} abstained) "
         f"with {done.num_comparisons} comparisons, {saved} fewer than a round robin; wrote {output}"
     )
+    if done.num_remembered:
+        print(f"{done.num_remembered} of the comparisons had been answered before the last run broke off")
+    if done.num_too_long:
+        print(f"{done.num_too_long} comparisons did not fit into the judge's context; they count as invalid")
+    if hybrid:
+        print(
+            f"public tests took {done.num_out} candidates out; {done.num_none_passed} problems had none that passed, "
+            f"{done.num_untested} had no public tests: there the judge chose among all"
+        )
+
+
+def serve(
+    judge: str,
+    host: str = "127.0.0.1",
+    port: int = 8321,
+    strategy: Strategy | None = None,
+    batch_size: int | None = None,
+    engine: Literal["transformers", "vllm"] = "transformers",
+    vllm_python: str | None = None,
+    hybrid: bool = False,
+    num_workers: int = 2,
+    unsafe_local: bool = False,
+    limits: Limits | None = None,
+    max_waiting: int = 128,
+    max_body_mib: float = 10.0,
+    max_candidates: int = 32,
+) -> None:
+    """Answer POST /select over HTTP: a problem and candidates in, the choice with votes and reasoning out.
+
+    Args:
+        judge: directory written by `export`.
+        host: address to listen on; nobody is asked for a password, so keep it on this machine or behind a proxy.
+        port: to listen on; 0 takes a free one and prints it.
+        strategy: as of `select`.
+        batch_size: comparisons answered together, of all requests that wait; 16 unless given, with vllm 256.
+        engine: what the judge runs on: in this process, or in a vLLM server that is started for it.
+        vllm_python: interpreter of the environment that holds vllm; this one unless given.
+        hybrid: execute the candidates on the public tests first, and ask the judge about those that pass.
+        num_workers: candidates executed at once; at most the number of idle cores.
+        unsafe_local: execute without isolation, if nothing on this host can give it; every answer says so.
+        limits: of one test.
+        max_waiting: requests in the house; the next one is refused with 429 and told when to try again.
+        max_body_mib: of a request; a longer one is refused with 413.
+        max_candidates: of a request; with more it is refused with 422.
+    """
+    from daj_lightning.serving import Screener
+    from daj_lightning.serving.service import serve as run
+
+    engine_of_judge, batch = _engine(engine, vllm_python, batch_size)
+    screener = Screener(num_workers, limits, unsafe_local) if _executes(hybrid, unsafe_local, limits) else None
+    run(
+        judge,
+        strategy or Adaptive(),
+        batch,
+        engine_of_judge,
+        screener,
+        host=host,
+        port=port,
+        max_waiting=max_waiting,
+        max_body_mib=max_body_mib,
+        max_candidates=max_candidates,
+    )
+
+
+def _engine(name: str, vllm_python: str | None, batch_size: int | None) -> tuple[RolloutEngine | None, int]:
+    """The engine that a judge is to run on, None for this process; and comparisons a batch."""
+    if name == "vllm":
+        from daj_lightning.rollout import VllmServer
+
+        return VllmServer(python=vllm_python), batch_size or 256
+    if vllm_python is not None:
+        raise DajError("--vllm_python is of no use without --engine vllm. Add that, or leave it out.")
+    return None, batch_size or 16
+
+
+def _executes(hybrid: bool, unsafe_local: bool, limits: Limits | None) -> bool:
+    if not hybrid and (unsafe_local or limits is not None):
+        raise DajError("--unsafe_local and --limits are of no use without --hybrid true, which executes. Add that.")
+    return hybrid
 
 
 def kernels() -> None:
@@ -250,6 +348,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_graded,
     "pairs": pairs,
     "select": select,
+    "serve": serve,
     "export": export,
     "kernels": kernels,
 }
