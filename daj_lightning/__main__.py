@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, get_type_hints
+from typing import Literal, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -21,9 +21,6 @@ from daj_lightning.judge.adaptive import Adaptive
 from daj_lightning.judge.selection import Strategy
 from daj_lightning.judge.voting import Voting as Voting  # known to --strategy by its name
 from daj_lightning.records import DajError
-
-if TYPE_CHECKING:
-    from daj_lightning.rollout import RolloutEngine
 
 LIGHTNING = ("fit", "validate", "test")
 
@@ -242,11 +239,11 @@ def select(
         unsafe_local: execute without isolation, if nothing on this host can give it; every row says so.
         limits: of one test.
     """
-    from daj_lightning.serving import Screener, select_file
+    from daj_lightning.serving import engine_named, screener_if, select_file
 
-    engine_of_judge, batch = _engine(engine, vllm_python, batch_size)
-    screener = Screener(num_workers, limits, unsafe_local) if _executes(hybrid, unsafe_local, limits) else None
-    done = select_file(judge, candidates, output, strategy or Adaptive(), batch, engine_of_judge, screener)
+    runs_on, batch = engine_named(engine, vllm_python, batch_size)
+    screener = screener_if(hybrid, num_workers, limits, unsafe_local)
+    done = select_file(judge, candidates, output, strategy or Adaptive(), batch, runs_on, screener)
     saved = done.num_of_round_robin - done.num_comparisons
     print(
         f"selected for {done.num_new} problems ({done.num_before} were done before, {done.num_abstained} abstained) "
@@ -297,16 +294,19 @@ def serve(
         max_body_mib: of a request; a longer one is refused with 413.
         max_candidates: of a request; with more it is refused with 422.
     """
-    from daj_lightning.serving import Screener
-    from daj_lightning.serving.service import serve as run
+    from daj_lightning.serving import engine_named, screener_if
 
-    engine_of_judge, batch = _engine(engine, vllm_python, batch_size)
-    screener = Screener(num_workers, limits, unsafe_local) if _executes(hybrid, unsafe_local, limits) else None
+    try:
+        from daj_lightning.serving.service import serve as run
+    except ModuleNotFoundError as error:
+        raise DajError(f"serve needs {error.name}: pip install 'daj-lightning[serve]'.") from error
+    runs_on, batch = engine_named(engine, vllm_python, batch_size)
+    screener = screener_if(hybrid, num_workers, limits, unsafe_local)
     run(
         judge,
         strategy or Adaptive(),
         batch,
-        engine_of_judge,
+        runs_on,
         screener,
         host=host,
         port=port,
@@ -314,23 +314,6 @@ def serve(
         max_body_mib=max_body_mib,
         max_candidates=max_candidates,
     )
-
-
-def _engine(name: str, vllm_python: str | None, batch_size: int | None) -> tuple[RolloutEngine | None, int]:
-    """The engine that a judge is to run on, None for this process; and comparisons a batch."""
-    if name == "vllm":
-        from daj_lightning.rollout import VllmServer
-
-        return VllmServer(python=vllm_python), batch_size or 256
-    if vllm_python is not None:
-        raise DajError("--vllm_python is of no use without --engine vllm. Add that, or leave it out.")
-    return None, batch_size or 16
-
-
-def _executes(hybrid: bool, unsafe_local: bool, limits: Limits | None) -> bool:
-    if not hybrid and (unsafe_local or limits is not None):
-        raise DajError("--unsafe_local and --limits are of no use without --hybrid true, which executes. Add that.")
-    return hybrid
 
 
 def kernels() -> None:

@@ -88,3 +88,16 @@ class Screener:
         out = tuple(verdict for verdict in verdicts if not verdict.passed)
         note = f"{len(kept)} of {len(verdicts)} passed the public tests" if kept else NONE_PASSED
         return Screening(kept or tuple(range(len(verdicts))), out, note, self.sandbox.description)
+
+
+def screener_if(hybrid: bool, num_workers: int, limits: Limits | None, unsafe_local: bool) -> Screener | None:
+    """As the command line's options say.
+
+    Raises:
+        DajError: options of an execution without one, or no isolation works here.
+    """
+    if hybrid:
+        return Screener(num_workers, limits, unsafe_local)
+    if unsafe_local or limits is not None:
+        raise DajError("--unsafe_local and --limits are of no use without --hybrid true, which executes. Add that.")
+    return None

@@ -15,7 +15,7 @@ from daj_lightning.data.frozen import start
 from daj_lightning.judge import Dialogues, Selection, Strategy, decode, encode_prompt, judge_response
 from daj_lightning.judge.selection import Pair
 from daj_lightning.records import Candidate, DajError, Judgment, Problem
-from daj_lightning.rollout import RolloutEngine, Sampling, TransformersEngine
+from daj_lightning.rollout import RolloutEngine, Sampling, TransformersEngine, VllmServer
 from daj_lightning.serving.export import load_exported
 from daj_lightning.serving.judgments import Judgments, Known, Question
 from daj_lightning.serving.screening import Screener, Screening, unscreened
@@ -251,3 +251,12 @@ class Docket:
         winner = None if selection.winner is None else kept[selection.winner]
         selection = dataclasses.replace(selection, winner=winner, votes=tuple(votes))
         return Choice(selection, case.screening, tuple(case.judgments), case.num_too_long)
+
+
+def engine_named(name: str, vllm_python: str | None, batch_size: int | None) -> tuple[RolloutEngine | None, int]:
+    """As the command line's options say: None for this process, and comparisons a batch."""
+    if name == "vllm":
+        return VllmServer(python=vllm_python), batch_size or 256
+    if vllm_python is not None:
+        raise DajError("--vllm_python is of no use without --engine vllm. Add that, or leave it out.")
+    return None, batch_size or 16
