@@ -31,6 +31,7 @@ def group_from_row(row: Mapping[str, Any], where: str) -> Group:
     for field in _TEXTS:
         _check_text(row.get(field) or "", f"{where}: {field}")
     problem_id = str(row["problem_id"])
+    _check_text(problem_id, f"{where}: problem_id")
     problem = Problem(
         problem_id=problem_id,
         title=row.get("title") or "",
@@ -66,6 +67,7 @@ def _candidates(entries: list[Any], problem_id: str, where: str) -> list[Candida
         _check_text(code, f"{where}: the code of candidate {place}")
         if name is not None and (not isinstance(name, str) or not name):
             raise DajError(f"{where}: candidate_id of candidate {place} is {name!r}; wanted text, or leave it out.")
+        _check_text(name or "", f"{where}: candidate_id of candidate {place}")
         candidates.append(Candidate(str(place) if name is None else name, problem_id, "", code))
     (name, times), *_ = Counter(candidate.candidate_id for candidate in candidates).most_common()
     if times > 1:
