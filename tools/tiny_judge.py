@@ -65,7 +65,7 @@ def row_of(k: int, num_candidates: int) -> dict[str, object]:
     }
 
 
-def make_judge(directory: Path, steps: int = 60, seed: int = 0) -> Path:
+def make_judge(directory: Path, steps: int = 80, seed: int = 0) -> Path:
     """An exported judge in `directory`, over a base beside it."""
     template = PromptTemplate("compact")
     pairs = []

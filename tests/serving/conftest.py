@@ -12,4 +12,4 @@ from tiny_judge import make_judge
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Answers "<selection>1</selection>" or 2, knowing nothing."""
-    return make_judge(tmp_path_factory.mktemp("tiny") / "made", steps=40)
+    return make_judge(tmp_path_factory.mktemp("tiny") / "made")
