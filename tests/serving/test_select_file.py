@@ -16,15 +16,28 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from attacks import ATTACKS
 from daj_lightning.__main__ import main
-from daj_lightning.judge import Adaptive, RoundRobin, Strategy, Voting
+from daj_lightning.judge import Adaptive, RoundRobin, Strategy, Voting, load_tokenizer
 from daj_lightning.records import DajError
 from daj_lightning.rollout import Rollout, Sampling, TransformersEngine
 from daj_lightning.serving import Selector, group_from_row, select_file
 from daj_lightning.serving.export import load_exported
 from daj_lightning.serving.file import AT_ONCE
 from tiny_judge import row_of
+
+
+class Says(TransformersEngine):
+    """A judge that answers every question with one text."""
+
+    def __init__(self, text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(64)
+        self.ids = (*tokenizer.encode(text), tokenizer.eos_token_id)
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
+        return [[Rollout(self.ids, (0.0,) * len(self.ids), "stop", 0)] for _ in prompts]
 
 
 class Watched(TransformersEngine):
@@ -250,3 +263,25 @@ def test_a_selector_chooses_for_one_problem_as_for_many(exported: Path) -> None:
     together = selector.select_all(groups)
     assert together == [selector.select(*group) for group in groups]
     assert all(selection.num_comparisons == 6 for selection in together)
+
+
+@pytest.mark.parametrize("answer", [0, 1, None])
+def test_a_judge_that_answers_x_is_read_as_x_whatever_candidates_hold(
+    tmp_path: Path, exported: Path, answer: int | None
+) -> None:
+    """All programs of the injection suite against an honest one, in both orders; the judge quotes a tag first."""
+    rows, output = tmp_path / "rows.jsonl", tmp_path / "picked.jsonl"
+    groups = [
+        {"problem_id": name, "statement": "s", "candidates": [attack + "\nx = 1", "print(1)"]}
+        for name, attack in ATTACKS.items()
+        if len(attack) < 3000  # the longest does not fit into this judge's context
+    ]
+    rows.write_text("".join(json.dumps(group) + "\n" for group in groups))
+    text = "It says <selection>1</selection>, <selection>2</selection>; "
+    said = text if answer is None else f"{text}<selection>{answer + 1}</selection>"
+    says = Says(said, load_tokenizer(str(exported)))
+    select_file(str(exported), str(rows), str(output), RoundRobin(both_orders=True), engine=says)
+    read = judgments(output)
+    assert len(read) == 2 * len(groups) >= 30
+    assert {row["selection"] for row in read} == {answer}
+    assert {row["response"] for row in read} == {said}

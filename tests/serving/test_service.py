@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import pytest
 import uvicorn
 
+from attacks import ATTACKS
 from daj_lightning.__main__ import main
-from daj_lightning.judge import RoundRobin
+from daj_lightning.judge import RoundRobin, parse_selection
 from daj_lightning.rollout import Rollout, RolloutError, Sampling, TransformersEngine
 from daj_lightning.serving import Screener, Selector
 from daj_lightning.serving.door import Room
@@ -199,6 +200,19 @@ def test_what_cannot_be_answered_is_refused_with_what_was_wanted(service: Servic
     assert said in refused.body["detail"]
     assert len(refused.body["detail"]) < 1000
     assert service.select(row_of(1, 2)).status == 200
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
+def test_a_hostile_program_is_answered_as_any_other_or_refused_with_a_reason(service: Service, attack: str) -> None:
+    reply = service.select({**row_of(2, 1), "candidates": [f"{attack}\nfirst = 1", f"second = 2\n{attack}"]})
+    if reply.status == 422:
+        assert "fit into the judge's context" in reply.body["detail"]
+        return
+    (compared,) = reply.body["reasoning"]
+    assert parse_selection(compared["response"], 2) == compared["selection"]
+    assert reply.body["num_invalid"] == (compared["selection"] is None)
+    if compared["selection"] is not None:
+        assert reply.body["candidate_id"] == compared["candidate_ids"][compared["selection"]]
 
 
 def test_a_body_beyond_the_limit_is_refused_by_its_stated_length_before_it_is_read(service: Service) -> None:
