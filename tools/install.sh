@@ -36,4 +36,4 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   fi
 fi
 # The extension is compiled against the torch above; isolation never downloads another one (see setup.py).
-"${pip[@]}" install --editable '.[dev]'
+"${pip[@]}" install --editable '.[dev,serve]'

@@ -2,17 +2,19 @@
 
     python tools/simulate_selection.py                 # 20,000 trials, fewer in wide tables: ten minutes
     python tools/simulate_selection.py --trials 2000
+    python tools/simulate_selection.py --only widths --trials 2000 --tokens 1200    # the last table alone
 
 The judge names the right one of a right and a wrong program with probability `accuracy`, and tosses a coin between
 two alike. With `persistence` it repeats its last answer about a pair unlooked, with `bias` it names the first program
-whatever it is. Which of the N programs are right is drawn anew in every trial.
+whatever it is. Which of the N programs are right is drawn anew in every trial. Judge tokens are comparisons times the
+tokens of one, prompt and answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,7 +87,7 @@ def all_pairs(num_programs: int) -> int:
     return num_programs * (num_programs - 1) // 2
 
 
-def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def show(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     print(f"\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |", flush=True)
@@ -95,14 +97,12 @@ def percent(outcome: Outcome) -> str:
     return f"{outcome.found:.1%} ({outcome.comparisons:.1f})"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Simulate the selection strategies.")
-    parser.add_argument("--trials", type=int, default=20_000)
-    trials = parser.parse_args().trials
-
+def perfect_judge(trials: int) -> None:
     rows = [[N, *(percent(simulate(s, N, trials, accuracy=1.0)) for s in (Voting(8), Knockout()))] for N in (4, 8)]
     show("A perfect judge, one right program: found (comparisons)", ["N", "voting, R = 8", "knockout"], rows)
 
+
+def strategies_at_8(trials: int) -> None:
     strategies: dict[str, Strategy] = {
         "voting, R = 8": Voting(8),
         "voting, R = 32": Voting(32),
@@ -119,24 +119,60 @@ def main() -> None:
     ]
     show("Accuracy 0.8, N = 8: found (comparisons)", ["strategy", "1 right", "2 right", "4 right"], rows)
 
+
+def repeated_errors(trials: int) -> None:
     rows = []
     for persistence in (0.0, 0.5, 1.0):
         for bias in (0.0, 0.2):
             adaptive = Adaptive(confidence=1.0)
-            judged = {"persistence": persistence, "bias": bias}
-            outcomes = [simulate(s, 8, trials // 4, **judged) for s in (adaptive, RoundRobin())]
+            outcomes = [
+                simulate(s, 8, trials // 4, persistence=persistence, bias=bias) for s in (adaptive, RoundRobin())
+            ]
             rows.append([persistence, bias, *map(percent, outcomes), f"{adaptive.persistence.value:.2f}"])
     header = ["persistence", "bias", "adaptive, all 28", "round robin", "persistence learned"]
     show("A judge that repeats its errors and prefers the first, N = 8, one right", header, rows)
 
-    rows = []
+
+def widths(trials: int, tokens: int) -> None:
+    """Every strategy at every N: what it finds and what it costs."""
+    header = ["N", "strategy", "found", "comparisons", "judge tokens"]
+    title = f"Accuracy 0.8, one right, {tokens} tokens a comparison, {trials} trials"
+    show(title, header, widths_rows(trials, tokens))
+
+
+def widths_rows(trials: int, tokens: int) -> Iterator[list[object]]:
     for N in (2, 3, 4, 6, 8, 12, 16):
-        budgets = sorted({N - 1, 2 * N, all_pairs(N)})
-        line = [percent(simulate(s, N, trials // 20)) for s in (Voting(8), Knockout(), RoundRobin(), Adaptive())]
-        spent = [f"{b}: {simulate(Adaptive(b, 1.0), N, trials // 20).found:.1%}" for b in budgets]
-        rows.append([N, *line, ", ".join(spent)])
-    header = ["N", "voting, R = 8", "knockout", "round robin", "adaptive", "adaptive at a budget"]
-    show("Accuracy 0.8, one right: found (comparisons)", header, rows)
+        strategies: dict[str, Strategy] = {
+            "voting, R = 8": Voting(8),
+            "voting, R = 32": Voting(32),
+            "knockout": Knockout(),
+            "knockout, both orders": Knockout(both_orders=True),
+            "round robin": RoundRobin(),
+            f"adaptive, all {N - 1}": Adaptive(N - 1, 1.0),
+            f"adaptive, all {2 * N}": Adaptive(2 * N, 1.0),
+            "adaptive, stops at 0.8": Adaptive(),
+        }
+        for name, strategy in strategies.items():
+            found, comparisons = simulate(strategy, N, trials)
+            yield [N, name, f"{found:.1%}", f"{comparisons:.1f}", f"{comparisons * tokens / 1000:,.0f}k"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Simulate the selection strategies.")
+    parser.add_argument("--trials", type=int, default=20_000)
+    parser.add_argument("--tokens", type=int, default=2_000, help="of prompt and answer of one comparison")
+    parser.add_argument("--only", choices=["perfect", "strategies", "errors", "widths"], help="one table")
+    args = parser.parse_args()
+    tables = {
+        "perfect": lambda: perfect_judge(args.trials),
+        "strategies": lambda: strategies_at_8(args.trials),
+        "errors": lambda: repeated_errors(args.trials),
+        # Alone it gets all trials: beside the others it would take most of an hour.
+        "widths": lambda: widths(args.trials if args.only else args.trials // 20, args.tokens),
+    }
+    for name, table in tables.items():
+        if args.only in (None, name):
+            table()
 
 
 if __name__ == "__main__":

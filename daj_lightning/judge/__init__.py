@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     )
     from daj_lightning.judge.prompts import PromptTemplate as PromptTemplate
     from daj_lightning.judge.selection import (
+        Dialogues as Dialogues,
         Knockout as Knockout,
         RoundRobin as RoundRobin,
         Selection as Selection,
@@ -43,7 +44,7 @@ _HOME = {
     "model": "Judge PROJECTIONS check_adapter_dtype",
     "prompts": "PromptTemplate",
     "adaptive": "Adaptive",
-    "selection": "Knockout RoundRobin Selection Strategy play_all",
+    "selection": "Dialogues Knockout RoundRobin Selection Strategy play_all",
     "tokens": "EncodedResponse decode encode_prompt encode_response load_tokenizer pad_right",
     "voting": "Voting",
     "verdict": "Reward SelectionReward judge_response parse_selection reward selection_tag",

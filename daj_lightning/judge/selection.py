@@ -1,8 +1,8 @@
 """Best-of-N from comparisons: which pairs to ask about, and who wins.
 
 A strategy is a dialogue, so that it may look at answers before it asks on: `play` yields the comparisons that it
-wants next, is sent the answers, and returns the selection. `play_all` leads many dialogues at once, so that a
-judge sees the questions of all problems in one batch. Strategies know neither programs nor the judge.
+wants next, is sent the answers, and returns the selection. `Dialogues` leads many at once, so that a judge sees
+the questions of all problems in one batch. Strategies know neither programs nor the judge.
 Letters: N candidates.
 """
 
@@ -168,6 +168,61 @@ class Knockout(Strategy):
         return pair[0] if share == 1 else pair[1]
 
 
+class Dialogues:
+    """Dialogues under way together: what they want to know next, in portions, and who has finished.
+
+    Whoever was started first is answered first, so that a portion holds few problems and nobody waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._plays: dict[str, Play] = {}
+        self._wanted: dict[str, list[Pair]] = {}
+        self._answers: dict[str, list[Answer]] = {}
+        """To the first of those wanted, as far as they are known."""
+
+    def __len__(self) -> int:
+        return len(self._plays)
+
+    def start(self, key: str, play: Play) -> Selection | None:
+        """Join under a key that is not there yet; the selection at once, if there is nothing to ask."""
+        self._plays[key] = play
+        return self._advance(key, None)
+
+    def drop(self, key: str) -> None:
+        """Leave, finished or not; a key that is not there is none."""
+        self._plays.pop(key, None)
+        self._wanted.pop(key, None)
+        self._answers.pop(key, None)
+
+    def next(self, most: int | None = None) -> list[tuple[str, Pair]]:
+        """Up to `most` questions (None: all) that wait for an answer, those of one dialogue together."""
+        waiting = ((key, pair) for key, pairs in self._wanted.items() for pair in pairs[len(self._answers[key]) :])
+        return list(itertools.islice(waiting, most))
+
+    def tell(self, questions: Sequence[tuple[str, Pair]], answers: Sequence[Answer]) -> dict[str, Selection]:
+        """The answers to what `next` gave, in its order; returns who has finished."""
+        finished: dict[str, Selection] = {}
+        for (key, _), answer in zip(questions, answers, strict=True):
+            self._answers[key].append(answer)
+        for key in dict(questions):
+            if len(self._answers[key]) == len(self._wanted[key]):
+                selection = self._advance(key, self._answers[key])
+                if selection is not None:
+                    finished[key] = selection
+        return finished
+
+    def _advance(self, key: str, answers: Sequence[Answer] | None) -> Selection | None:
+        try:
+            pairs = self._plays[key].send(answers)  # type: ignore[arg-type]  # None starts a generator
+            while not pairs:
+                pairs = self._plays[key].send([])
+            self._wanted[key], self._answers[key] = pairs, []
+        except StopIteration as done:
+            self.drop(key)
+            return done.value  # type: ignore[no-any-return]  # a Play returns a Selection
+        return None
+
+
 def play_all(plays: Mapping[str, Play], ask: Callable[[list[tuple[str, Pair]]], list[Answer]]) -> dict[str, Selection]:
     """Lead dialogues together: the questions of all go to the judge in one list, round by round.
 
@@ -177,21 +232,9 @@ def play_all(plays: Mapping[str, Play], ask: Callable[[list[tuple[str, Pair]]], 
     Returns:
         The selections, in the order of `plays`.
     """
-    finished: dict[str, Selection] = {}
-    wanted: dict[str, list[Pair]] = {}
-
-    def advance(key: str, answers: Sequence[Answer] | None) -> None:
-        try:
-            wanted[key] = plays[key].send(answers)  # type: ignore[arg-type]  # None starts a generator
-        except StopIteration as done:
-            finished[key] = done.value
-            wanted.pop(key, None)
-
-    for key in plays:
-        advance(key, None)
-    while wanted:
-        questions = [(key, pair) for key, pairs in wanted.items() for pair in pairs]
-        answers = iter(ask(questions))
-        for key, pairs in list(wanted.items()):
-            advance(key, [next(answers) for _ in pairs])
+    dialogues = Dialogues()
+    finished = {key: done for key, play in plays.items() if (done := dialogues.start(key, play)) is not None}
+    while dialogues:
+        questions = dialogues.next()
+        finished |= dialogues.tell(questions, ask(questions))
     return {key: finished[key] for key in plays}

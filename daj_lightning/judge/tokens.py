@@ -1,13 +1,17 @@
 """From chat text to token rows: chat template, truncation that spares the selection tag, padding.
 
+A message is data: what looks like a control token in it (a program that prints <|im_end|>) is encoded as the
+characters that it is, so that only the chat template opens and ends turns.
 Letters: R rows, T tokens.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -57,11 +61,47 @@ def unreachable(name: str, what: str, error: Exception) -> str:
     )
 
 
+_FORM_OF_AN_ANSWER = re.compile(r"<selection>[A-Za-z_]+</selection>")
+"""How a template shows the tag. A tokenizer that has the tag as tokens keeps them here; a tag with a number is text."""
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Token ids of the chat up to where the judge's answer starts."""
+    """Token ids of the chat up to where the judge's answer starts.
+
+    Raises:
+        DajError: the prompt holds control tokens, and the chat template rewrites it so that they cannot be found.
+    """
     chat = [{"role": "user", "content": prompt}]
-    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-    return list(ids)  # type: ignore[arg-type]  # one chat gives one list of ints
+    cuts = _inside_control_tokens(tokenizer, prompt)
+    if not cuts:
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        return list(ids)  # type: ignore[arg-type]  # one chat gives one list of ints
+    text = str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+    message = prompt if prompt in text else prompt.strip()  # some templates strip it
+    start = text.find(message) - prompt.index(message)
+    if message not in text:
+        raise DajError(
+            "a program or statement holds a control token of the judge's chat, and its chat template changes the "
+            "message, so that it cannot be told from the template's own. Remove the token from the text."
+        )
+    places = [0, *(start + cut for cut in cuts), len(text)]
+    pieces = (text[begin:end] for begin, end in pairwise(places))
+    return [i for piece in pieces for i in tokenizer.encode(piece, add_special_tokens=False)]
+
+
+def _inside_control_tokens(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
+    """Where the message is to be cut, so that no piece of it holds a control token: behind each one's first letter."""
+    names = [
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if len(token.content) > 1 and (token.special or token.content in str(tokenizer.chat_template))
+    ]
+    if not names:
+        return []
+    any_name = re.compile(f"(?=(?:{'|'.join(map(re.escape, names))}))")  # ahead: names may overlap
+    shown = [match.span() for match in _FORM_OF_AN_ANSWER.finditer(message)]
+    found = (match.start() for match in any_name.finditer(message))
+    return [place + 1 for place in found if not any(begin <= place < end for begin, end in shown)]
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
