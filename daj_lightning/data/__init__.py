@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         LiveCodeBenchSource as LiveCodeBenchSource,
         Source as Source,
     )
+    from daj_lightning.data.windows import BilevelData as BilevelData
 
 _HOME = {
     "bigcodebench": "BCB_DOMAINS problem_from_task",
@@ -56,6 +57,7 @@ _HOME = {
     "responses": "NoResponses ResponseSource SampledResponses TemplatedResponses",
     "schedule": "BilevelLoader SampleStream",
     "sources": "BankSource LiveCodeBenchSource Source",
+    "windows": "BilevelData",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

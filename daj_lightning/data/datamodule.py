@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-import torch
-from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
@@ -21,18 +17,18 @@ from daj_lightning.data.preparation import Preparation
 from daj_lightning.data.prepare import check_prepared, prepare
 from daj_lightning.data.prompts import PromptDataset
 from daj_lightning.data.responses import ResponseSource
-from daj_lightning.data.schedule import BilevelLoader, SampleStream
 from daj_lightning.data.sources import Source
+from daj_lightning.data.windows import BilevelData
 from daj_lightning.execution import Limits, Rules
 from daj_lightning.judge import Voting, load_tokenizer
-from daj_lightning.records import BilevelBatch, Comparison, DajError, Unit
+from daj_lightning.records import Comparison, DajError, Unit
 
 LCB_DOMAINS = tuple(
     f"{platform}-{level}" for platform in ("atcoder", "leetcode") for level in ("easy", "medium", "hard")
 )
 
 
-class JudgeData(LightningDataModule):
+class JudgeData(BilevelData):
     """Training pairs, meta pairs and comparisons of both test sets, of one prepared directory.
 
     Args:
@@ -101,12 +97,9 @@ class JudgeData(LightningDataModule):
         eval_batch_size: int = 32,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if min(num_inner, num_meta, max_windows, eval_batch_size, num_workers) < 1:
-            raise DajError(
-                f"num_inner={num_inner}, num_meta={num_meta}, max_windows={max_windows}, "
-                f"eval_batch_size={eval_batch_size}, num_workers={num_workers}: each must be >= 1."
-            )
+        super().__init__(root, domains, num_inner, num_meta, max_windows, seed)
+        if min(eval_batch_size, num_workers) < 1:
+            raise DajError(f"eval_batch_size={eval_batch_size}, num_workers={num_workers}: each must be >= 1.")
         if not 0 < statement_similarity <= 1:
             raise DajError(f"statement_similarity={statement_similarity} must be above 0, and 1 at most.")
         self.preparation = Preparation(
@@ -128,17 +121,12 @@ class JudgeData(LightningDataModule):
             statement_similarity=statement_similarity,
             seed=seed,
         )
-        self.root = Path(root)
         self.tokenizer_name = tokenizer
-        self.domains = tuple(domains)
-        self.num_inner, self.num_meta = num_inner, num_meta
-        self.max_windows = max_windows
         self.max_length = max_length
         self.both_orders = both_orders
         self.corrupt = dict(corrupt or {})
         self.prepare_on_fit = prepare_on_fit
         self.eval_batch_size = eval_batch_size
-        self.seed = seed
 
     def prepare_data(self) -> None:
         try:
@@ -162,17 +150,7 @@ class JudgeData(LightningDataModule):
         """problem id -> (candidate, passed), in order."""
 
     def load_samples(self, unit: Unit, max_new_tokens: int = 0) -> None:
-        """Read and encode `train_set` and `meta_set`, for a loss whose sample is such a unit.
-
-        Args:
-            max_new_tokens: what `max_length` leaves to the responses to a prompt that are still to be drawn.
-        Raises:
-            DajError: a set is empty, or a domain is unknown.
-        """
-        self.train_set = self._load("train", unit, max_new_tokens)
-        self.meta_set = self._load("meta", unit, max_new_tokens)
-        self.train_stream = SampleStream(len(self.train_set), self.seed, "train")
-        self.meta_stream = SampleStream(len(self.meta_set), self.seed, "meta")
+        self.take_in(self._load("train", unit, max_new_tokens), self._load("meta", unit, max_new_tokens))
         for name, dataset in (("train", self.train_set), ("meta", self.meta_set)):
             rank_zero_info(f"{name}: {dataset.description()} at {self.max_length} tokens")
 
@@ -192,21 +170,8 @@ class JudgeData(LightningDataModule):
             raise DajError(f"{split} set is empty: nothing in {path}. Run {remedy}.")
         return dataset
 
-    def train_dataloader(self) -> BilevelLoader:
-        return BilevelLoader(self.window, self.max_windows)
-
-    def window(self, number: int) -> BilevelBatch:
-        """All samples of one bi-level step: a function of the seed and the step alone."""
-        return BilevelBatch(
-            inner=self.train_set.batch(self.train_stream.take(number * self.num_inner, self.num_inner)),
-            meta=self.meta_set.batch(self.meta_stream.take(number * self.num_meta, self.num_meta)),
-        )
-
     def val_dataloader(self) -> DataLoader[Comparison]:
         return self._asking("validate")
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device) if isinstance(batch, BilevelBatch) else batch  # comparisons are text
 
     def test_dataloader(self) -> DataLoader[Comparison]:
         return self._asking("test")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from daj_lightning.judge import EncodedResponse, encode_prompt, encode_response, pad_right
 from daj_lightning.records import Comparison, DajError, JudgeBatch, Pair, Unit
+
+Encode = Callable[[PreTrainedTokenizerBase, str], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class PairDataset:
         domains: names in the order that a batch's `domains` index.
         max_length: tokens of prompt and response together.
         unit: "pair"; "chosen": of each pair the chosen response; "response": both responses as samples of their own.
+        encode: a prompt's token ids, up to where the response starts; as a user's chat message unless given.
     Raises:
         DajError: a pair of a domain that `domains` lacks.
     """
@@ -50,6 +53,7 @@ class PairDataset:
         domains: Sequence[str],
         max_length: int,
         unit: Unit = "pair",
+        encode: Encode = encode_prompt,
     ) -> None:
         check_domains((pair.domain for pair in pairs), domains)
         self.pairs = list(pairs)
@@ -58,7 +62,7 @@ class PairDataset:
         self.samples: list[EncodedSample] = []
         for pair in pairs:
             domain = domains.index(pair.domain)
-            chosen, rejected = _encode(pair, tokenizer, max_length)
+            chosen, rejected = _encode(pair, tokenizer, max_length, encode)
             if unit == "pair":
                 self.samples.append(EncodedSample(domain, (chosen, rejected), None))
             elif unit == "chosen":
@@ -105,8 +109,10 @@ class PairDataset:
         return digest.hexdigest()[:16]
 
 
-def _encode(pair: Pair, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[EncodedResponse, EncodedResponse]:
-    prompt_ids = encode_prompt(tokenizer, pair.prompt)
+def _encode(
+    pair: Pair, tokenizer: PreTrainedTokenizerBase, max_length: int, encode: Encode
+) -> tuple[EncodedResponse, EncodedResponse]:
+    prompt_ids = encode(tokenizer, pair.prompt)
     rows = [encode_response(tokenizer, prompt_ids, text, max_length) for text in (pair.chosen, pair.rejected)]
     shorter = min((row.prompt_ids for row in rows), key=len)  # both answer the same prompt
     chosen, rejected = (

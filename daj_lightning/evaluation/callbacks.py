@@ -67,6 +67,7 @@ class Scoreboard(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
         data = pl_module.data
+        assert isinstance(data, JudgeData)
         stage = "validate" if trainer.validating or trainer.training else "test"
         scores = score_sets(self._judgments, data, stage)
         metrics = {
@@ -115,6 +116,7 @@ class BeforeAfter(Callback):
             return  # interrupted
         write_json(self.directory / "after.json", self._measure(pl_module))
         weights = pl_module.reweighter.named_weights()
+        assert isinstance(pl_module.data, JudgeData)
         report = {
             "before": json.loads((self.directory / "before.json").read_text(encoding="utf-8")),
             "after": json.loads((self.directory / "after.json").read_text(encoding="utf-8")),
@@ -128,6 +130,7 @@ class BeforeAfter(Callback):
 
     def _measure(self, module: DataReweightedJudge) -> dict[str, Any]:
         data = module.data
+        assert isinstance(data, JudgeData)
         judgments: list[Judgment] = []
         for batch in data.test_dataloader():
             judgments += module.answer(batch)

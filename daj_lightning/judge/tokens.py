@@ -31,17 +31,19 @@ class EncodedResponse:
     """Tokens left out to meet the length limit, 0 mostly."""
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, chat: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model directory or hub name.
 
+    Args:
+        chat: the judge is asked in chat messages, and so needs a chat template.
     Raises:
-        DajError: it cannot be found, or it has no chat template.
+        DajError: it cannot be found, or it lacks the chat template.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise DajError(unreachable(name, "tokenizer", error)) from error
-    if tokenizer.chat_template is None:
+    if chat and tokenizer.chat_template is None:
         raise DajError(
             f"the tokenizer of {name!r} has no chat template, and the judge is asked in a chat message. "
             f"Use an instruct model, or add chat_template.jinja to that directory."

@@ -33,7 +33,7 @@ from daj_lightning.bilevel import (
     mean_credits,
     snapshot,
 )
-from daj_lightning.data import PairDataset
+from daj_lightning.data import JudgeData, PairDataset
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, Objective
 from daj_lightning.records import BilevelBatch, Comparison, DajError, JudgeBatch, Judgment, PromptBatch
@@ -210,28 +210,32 @@ class DataReweightedJudge(Resumable):
         self.meta_average.pass_window()
 
     def is_warm(self, window: int) -> bool:
-        """Weights are learned, and the window is behind the warm-up: what it does may be credited."""
-        return self.learns_weights and window >= self.outer_warmup_windows
+        """Samples are credited, and the window is behind the warm-up."""
+        return self.credits_samples and window >= self.outer_warmup_windows
 
     def meta_is_due(self, window: int) -> bool:
         return self.is_warm(window) and (window + 1) % self.meta_every == 0
 
     def meta_gradient(self, meta: JudgeBatch) -> MetaGradient:
-        """Gradient of the mean meta loss at the moved judge, by halves of the batch; the average takes it in."""
+        """Gradient of the mean meta loss at the moved judge, by parts of the batch; the average takes it in."""
         samples = list(meta.micro_batches())
-        middle = len(samples) // 2
-        halves = [half for half in (samples[:middle], samples[middle:]) if half]
         gradients, losses = [], []
-        for half in halves:
+        parts = self.meta_parts(samples)
+        for part in parts:
             gradients.append(self.flat.new_zeros())
             self.flat.point_gradients_at(gradients[-1])
-            losses += [self.accumulate(sample, share=1 / len(half)) for sample in half]
+            losses += [self.accumulate(sample, share=1 / len(part)) for sample in part]
         self.flat.release_gradients()
-        shares = [len(half) / len(samples) for half in halves]
+        shares = [len(part) / len(samples) for part in parts]
         gradient = MetaGradient(gradients, shares, meta.sample_ids, torch.cat(losses))
         cosine = self.meta_average.add(gradient.whole)
         self._log_meta(gradient, cosine)
         return gradient
+
+    def meta_parts(self, samples: Sequence[JudgeBatch]) -> list[Sequence[JudgeBatch]]:
+        """Of the meta batch, those whose gradients are kept apart: two halves, or one sample that has no halves."""
+        middle = len(samples) // 2
+        return [half for half in (samples[:middle], samples[middle:]) if half]
 
     def credit_is_due(self) -> bool:
         """At every meta batch, and between two if the average bridges them."""
@@ -339,6 +343,7 @@ class DataReweightedJudge(Resumable):
             if self.objective.needs_reference and isinstance(dataset, PairDataset):
                 dataset.reference_logp = reference_logps(self.judge, dataset, self.data.root / "reference", self.device)
         if self.rollouts is not None:
+            assert isinstance(self.data, JudgeData)
             self.rollouts.start(self.judge, self.data.tokenizer, self.data)
 
     def on_train_start(self) -> None:
@@ -346,7 +351,7 @@ class DataReweightedJudge(Resumable):
         self.flat = FlatView(self.judge.trained_parameters())
         loss_at = RecomputedLoss(self.judge, self.objective).at
         setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at)
-        self.store = self.engine.start(setting) if self.learns_weights else GradientSum(self.flat)
+        self.store = self.engine.start(setting) if self.credits_samples else GradientSum(self.flat)
         self._start = (time.perf_counter(), self.num_windows)
         self.resume()
 

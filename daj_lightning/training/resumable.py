@@ -11,7 +11,7 @@ from lightning import LightningModule
 from lightning.fabric.utilities import move_data_to_device
 
 from daj_lightning.bilevel import HypergradientEngine, MetaAverage, Reweighter
-from daj_lightning.data import JudgeData
+from daj_lightning.data import BilevelData
 from daj_lightning.objectives import Objective
 from daj_lightning.records import DajError
 from daj_lightning.training.agreement import Agreement
@@ -41,9 +41,14 @@ class Resumable(LightningModule):
         return any(True for _ in self.reweighter.parameters())
 
     @property
-    def data(self) -> JudgeData:
+    def credits_samples(self) -> bool:
+        """The engine watches the windows, and meta batches are drawn."""
+        return self.learns_weights
+
+    @property
+    def data(self) -> BilevelData:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(datamodule, JudgeData)
+        assert isinstance(datamodule, BilevelData)
         return datamodule
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -55,7 +60,7 @@ class Resumable(LightningModule):
             "agreement": self.agreement.values,
             "run": self._run_facts(),
             "rng": capture_rng(),
-            "engine": self.engine.state() if self.learns_weights else {},
+            "engine": self.engine.state() if self.credits_samples else {},
             "meta_average": self.meta_average.state(),
             "derivatives": {
                 name: parameter.grad for name, parameter in self.reweighter.named_parameters() if self.num_derivatives
@@ -91,7 +96,7 @@ class Resumable(LightningModule):
         if own is None:
             return
         restore_rng(own["rng"])
-        if self.learns_weights:
+        if self.credits_samples:
             self.engine.load_state(move_data_to_device(own["engine"], self.device))
         self.meta_average.load_state(move_data_to_device(own["meta_average"], self.device))
         for name, parameter in self.reweighter.named_parameters():

@@ -6,8 +6,10 @@ Letters: K samples in a window, M meta samples, P adapter parameters.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from daj_lightning.bilevel import Credit
@@ -15,12 +17,12 @@ from daj_lightning.records import JudgeBatch
 
 
 class MetaGradient(NamedTuple):
-    """What the meta batch says of the moved judge, in two halves (one if M = 1)."""
+    """What the meta batch says of the moved judge, in parts: two halves, mostly (one if M = 1)."""
 
     gradients: list[Tensor]
-    """Of the mean loss of each half, (P,) each."""
+    """Of the mean loss of each part, (P,) each."""
     shares: list[float]
-    """Part of the meta batch in each half; q, the gradient of the mean loss, is their weighted sum."""
+    """Of the meta batch in each part; q, the gradient of the mean loss, is their weighted sum."""
     sample_ids: Tensor
     """(M,)."""
     losses: Tensor
@@ -29,8 +31,7 @@ class MetaGradient(NamedTuple):
     @property
     def whole(self) -> Tensor:
         """(P,) q."""
-        parts = [share * gradient for share, gradient in zip(self.shares, self.gradients, strict=True)]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return reduce(torch.add, (share * own for share, own in zip(self.shares, self.gradients, strict=True)))
 
 
 class StepReport(NamedTuple):
