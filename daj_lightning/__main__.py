@@ -448,6 +448,70 @@ def evaluate(
     print(f"wrote {output}")
 
 
+def audit(
+    data: str,
+    meta: str,
+    model: str = "",
+    output: str = "audit",
+    id_column: str | None = None,
+    domain_column: str | None = None,
+    looks: int = 4,
+    show: int = 20,
+    base_dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    lora_r: int = 16,
+    lora_targets: list[str] | None = None,
+    gradient_checkpointing: bool = False,
+    beta: float = 0.1,
+    lr: float = 5e-5,
+    num_inner: int = 16,
+    num_meta: int = 8,
+    max_length: int = 2048,
+    seed: int = 0,
+) -> None:
+    """Rank the rows of a preference file by their influence on a meta set, with the reason to look at each.
+
+    Trains LoRA adapters shortly on all rows alike (DPO) and credits every row for what it did to the meta loss.
+
+    Args:
+        data: JSON Lines or parquet of {prompt, chosen, rejected}: text, or chat messages {role, content}, with or
+            without a prompt of its own; or a prepared pairs file.
+        meta: the same, of rows that can be trusted and look like what the model is for.
+        model: directory or hub name of a causal language model.
+        output: directory that gets audit.md and audit.parquet.
+        id_column: of the data; "id" unless given, if there is one.
+        domain_column: "domain" or "source" unless given, if there is one.
+        looks: windows that see each row; more tell influence from chance.
+        show: rows shown with their text, of either end.
+        base_dtype: of the frozen model.
+        lora_r: rank of the adapters.
+        lora_targets: names of the linear layers that get one, e.g. [q_proj,v_proj]; unless given all seven projections
+            of the Llama and Qwen families.
+        gradient_checkpointing: recompute activations; saves memory for large models.
+        beta: of DPO.
+        lr: learning rate of the adapters (Adam).
+        num_inner: rows a window.
+        num_meta: meta rows a window.
+        max_length: tokens of prompt and answer; longer answers lose their middle, longer prompts cannot be used.
+        seed: of the adapters' start and the order of rows.
+    """
+    from daj_lightning.audit import Settings, audit as run
+
+    settings = Settings(
+        base_dtype=base_dtype,
+        lora_r=lora_r,
+        lora_targets=tuple(lora_targets) if lora_targets else None,
+        gradient_checkpointing=gradient_checkpointing,
+        beta=beta,
+        lr=lr,
+        looks=looks,
+        num_inner=num_inner,
+        num_meta=num_meta,
+        max_length=max_length,
+        seed=seed,
+    )
+    run(data, meta, model, output, settings, id_column, domain_column, show)
+
+
 def kernels() -> None:
     """Print which implementation each kernel uses here, and why."""
     from daj_lightning.kernels import kernel_report
@@ -467,6 +531,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "serve": serve,
     "export": export,
+    "audit": audit,
     "kernels": kernels,
 }
 

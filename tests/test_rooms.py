@@ -25,6 +25,7 @@ LADDER = (
     "evaluation",
     "selftrain",
     "serving",
+    "audit",
     "cli",
     "__main__",
 )

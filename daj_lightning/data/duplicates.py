@@ -13,8 +13,9 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeVar
 
 from daj_lightning.data.canonical import canonical_program
 from daj_lightning.execution.compare import same_text, same_value
@@ -27,6 +28,7 @@ KEPT = ("test", "unseen")
 PAIRS = tuple(f"{weak}/{strong}" for i, weak in enumerate(STRENGTH) for strong in STRENGTH[:i])
 """Side of the repeat, side of what it repeats."""
 
+Name = TypeVar("Name", bound=Hashable)
 _Rivals = Mapping[str, Sequence[tuple[str, float]]]
 """id -> ids on other sides that are like it, and how much."""
 
@@ -122,22 +124,29 @@ def _like_statements(problems: Sequence[Problem], side_of: Mapping[str, str], th
 def similar_statements(
     problems: Sequence[Problem], side_of: Mapping[str, str], threshold: float
 ) -> Iterator[tuple[str, str, float]]:
-    """Ids of problems on different sides and the Jaccard similarity of their word 3-grams, where >= threshold.
+    """Ids of problems on different sides and the Jaccard similarity of their word 3-grams, where >= threshold."""
+    grams: dict[str, Set[Hashable]] = {problem.problem_id: word_grams(problem.statement) for problem in problems}
+    return similar_sets(grams, threshold, lambda a, b: side_of[a] != side_of[b])
+
+
+def similar_sets(
+    sets: Mapping[Name, Set[Hashable]], threshold: float, compared: Callable[[Name, Name], bool] = lambda a, b: True
+) -> Iterator[tuple[Name, Name, float]]:
+    """Names of two sets and their Jaccard similarity, where >= threshold and the two are to be compared.
 
     Exact. With similarity t, two sets of at most n grams share t n of them, so that, in any one order of
     all grams, each pair meets within the first n - t n + 1 of both: only these are indexed, rare ones first
     (Bayardo et al. 2007, prefix filtering).
     """
-    grams = {problem.problem_id: word_grams(problem.statement) for problem in problems}
-    frequency = Counter(gram for own in grams.values() for gram in own)
-    index: dict[tuple[str, ...], list[str]] = {}
-    for name, own in grams.items():
+    frequency = Counter(gram for own in sets.values() for gram in own)
+    index: dict[Hashable, list[Name]] = {}
+    for name, own in sets.items():
         shared = math.ceil(threshold * len(own) - 1e-9)
-        rare = sorted(own, key=lambda gram: (frequency[gram], gram))[: len(own) - shared + 1]
+        rare = sorted(own, key=lambda gram: (frequency[gram], gram))[: len(own) - shared + 1]  # type: ignore[arg-type, return-value]  # grams of one kind have an order
         met = dict.fromkeys(other for gram in rare for other in index.get(gram, ()))
         for other in met:
-            if side_of[other] != side_of[name]:
-                score = len(own & grams[other]) / len(own | grams[other])
+            if compared(other, name):
+                score = len(own & sets[other]) / len(own | sets[other])
                 if score >= threshold:
                     yield other, name, score
         for gram in rare:

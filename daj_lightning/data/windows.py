@@ -39,9 +39,7 @@ class BilevelData(LightningDataModule):
     ) -> None:
         super().__init__()
         if min(num_inner, num_meta, max_windows) < 1:
-            raise DajError(
-                f"num_inner={num_inner}, num_meta={num_meta}, max_windows={max_windows}: each must be >= 1."
-            )
+            raise DajError(f"num_inner={num_inner}, num_meta={num_meta}, max_windows={max_windows}: each must be >= 1.")
         self.root = Path(root)
         self.domains = tuple(domains)
         self.num_inner, self.num_meta = num_inner, num_meta

@@ -1,6 +1,7 @@
 """All state changes: the module (Algorithm 1), checkpoints, the cold start, callbacks."""
 
 from daj_lightning.training.answer import answer
+from daj_lightning.training.auditor import Auditor
 from daj_lightning.training.callbacks import InfluenceRecorder, WindowCheckpoint
 from daj_lightning.training.checkpoint import AtomicCheckpointIO, is_whole, last_checkpoint
 from daj_lightning.training.checks import NonFiniteError
@@ -12,6 +13,7 @@ from daj_lightning.training.step import StepReport
 
 __all__ = [
     "AtomicCheckpointIO",
+    "Auditor",
     "ColdStart",
     "DataReweightedJudge",
     "InfluenceRecorder",
