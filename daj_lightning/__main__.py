@@ -456,6 +456,7 @@ def audit(
     id_column: str | None = None,
     domain_column: str | None = None,
     looks: int = 4,
+    unroll_windows: int = 8,
     show: int = 20,
     base_dtype: Literal["bfloat16", "float32"] = "bfloat16",
     lora_r: int = 16,
@@ -481,6 +482,8 @@ def audit(
         id_column: of the data; "id" unless given, if there is one.
         domain_column: "domain" or "source" unless given, if there is one.
         looks: windows that see each row; more tell influence from chance.
+        unroll_windows: windows over which a row's effect is followed; Adam spreads it over about ten. Memory holds as
+            many times num_inner gradients of the adapters.
         show: rows shown with their text, of either end.
         base_dtype: of the frozen model.
         lora_r: rank of the adapters.
@@ -504,6 +507,7 @@ def audit(
         beta=beta,
         lr=lr,
         looks=looks,
+        unroll_windows=unroll_windows,
         num_inner=num_inner,
         num_meta=num_meta,
         max_length=max_length,

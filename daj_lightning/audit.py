@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from rich.console import Console
 
+from daj_lightning.bilevel import BankEngine
 from daj_lightning.data import PairDataset
 from daj_lightning.data.jsonl import sha256_of
 from daj_lightning.data.preference_data import PreferenceData, fitting
@@ -29,6 +30,7 @@ from daj_lightning.records import DajError
 from daj_lightning.training import Auditor, Level
 
 WARMUP_WINDOWS = 5
+MAX_NORM = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Settings:
     beta: float = 0.1
     lr: float = 5e-5
     looks: int = 4
+    unroll_windows: int = 8
     num_inner: int = 16
     num_meta: int = 8
     max_length: int = 2048
@@ -120,7 +123,9 @@ def _train(model: str, settings: Settings, data: PreferenceData, console: Consol
         gradient_checkpointing=settings.gradient_checkpointing,
     )
     inner = Level(settings.lr, warmup_steps=WARMUP_WINDOWS)
-    auditor = Auditor(judge, inner, DPO(settings.beta), warmup_windows=WARMUP_WINDOWS)
+    # Rows as exact as the gradients: what a bfloat16 base computes needs no float32.
+    engine = BankEngine(dtype=settings.base_dtype, unroll_windows=settings.unroll_windows)
+    auditor = Auditor(judge, inner, DPO(settings.beta), engine, MAX_NORM, WARMUP_WINDOWS)
     talk = logging.getLogger("lightning.pytorch")
     level = talk.level
     talk.setLevel(logging.WARNING)  # which devices there are is of no interest here

@@ -167,7 +167,7 @@ def _split_chats(
         roles = [message.role for message in answer]
         if roles != ["assistant"]:
             problem = f"after the prompt comes {roles or 'nothing'}; wanted one message of the assistant"
-    return _Parts(asked, *texts, problem)
+    return _Parts(asked, texts[0], texts[1], problem)
 
 
 def _num_shared(a: Sequence[Any], b: Sequence[Any]) -> int:

@@ -22,10 +22,10 @@ MAX_TEXT = 1500
 """Characters of a prompt or an answer that audit.md shows."""
 ON_SCREEN = 5
 MEANING = """\
-Influence is by how much the mean loss on the meta rows would have fallen, had the row weighed one unit more in the
-window that saw it: the derivative of the meta loss by the row's weight, through the optimizer's step, mean over the
-windows that saw the row (its looks). Positive rows help the meta set, negative rows harm it; a row in the middle says
-nothing to it. `z` is the influence over its standard error between looks.
+Influence is by how much the mean loss on the meta rows would have fallen soon after, had the row weighed one unit more
+in a window of training that saw it: the derivative of the meta loss by the row's weight, through the optimizer, mean
+over the windows that saw the row (its looks). Positive rows help the meta set, negative rows harm it; a row near 0 says
+little to it. `z` is the influence over its standard error between looks.
 
 It does not say that a row is right or wrong, only whether its preference agrees with what the meta rows teach; with
 mistakes in the meta set it points at the wrong rows. It is the effect of a small change of one row's weight in a short

@@ -1,7 +1,8 @@
 """What an audit found of every row: influence over its looks, loss and margin, and the reasons to look at it.
 
 Influence of row i: by how much the meta loss falls for each unit that the row weighs more in a window that sees it,
--d L_meta / d alpha_i, mean over looks. Positive helps the meta set, negative harms it.
+-d L_meta / d alpha_i. A look is such a window; its influence is a mean over the meta batches after it that the engine
+still credits it with, and the row's is a mean over looks. Positive helps the meta set, negative harms it.
 Letters: K samples and M meta samples of a window.
 """
 
@@ -106,17 +107,20 @@ def audited_rows(
 def _measure(auditor: Auditor, train_set: PairDataset, meta_rows: Sequence[int]) -> list[Measured]:
     """Of every sample."""
     number = len(train_set)
-    looks: list[list[float]] = [[] for _ in range(number)]
+    looks: list[dict[int, list[float]]] = [defaultdict(list) for _ in range(number)]  # window -> by meta batches
+    on_meta: list[dict[int, list[float]]] = [defaultdict(list) for _ in range(number)]  # meta sample -> at its batches
     cosines: list[list[float]] = [[] for _ in range(number)]
-    on_meta: list[dict[int, list[float]]] = [defaultdict(list) for _ in range(number)]
     for look in auditor.looks:
         means = look.influence.mean(dim=0).tolist()
         for k, sample in enumerate(look.sample_ids.tolist()):
-            looks[sample].append(means[k])
-            cosines[sample].append(float(look.cosine[k]))
+            looks[sample][look.window].append(means[k])
             for m, meta_sample in enumerate(look.meta_ids.tolist()):
                 on_meta[sample][meta_sample].append(float(look.influence[m, k]))
-    influence = torch.tensor([statistics.fmean(own) for own in looks], dtype=torch.float64)
+    for sample_ids, cosine in auditor.cosines:
+        for sample, value in zip(sample_ids.tolist(), cosine.tolist(), strict=True):
+            cosines[sample].append(value)
+    of_look = [[statistics.fmean(values) for values in own.values()] for own in looks]
+    influence = torch.tensor([statistics.fmean(own) for own in of_look], dtype=torch.float64)
     rank = torch.empty(number, dtype=torch.int64)
     rank[influence.argsort(descending=True, stable=True)] = torch.arange(1, number + 1)
     losses = F.softplus(-auditor.train_margins)
@@ -126,13 +130,13 @@ def _measure(auditor: Auditor, train_set: PairDataset, meta_rows: Sequence[int])
     for k in range(number):
         on_each = {meta: statistics.fmean(own) for meta, own in on_meta[k].items()}
         opposed = min(on_each, key=on_each.__getitem__)
-        n = len(looks[k])
+        n = len(of_look[k])
         measured.append(
             Measured(
                 influence=float(influence[k]),
-                standard_error=statistics.stdev(looks[k]) / math.sqrt(n) if n > 1 else None,
+                standard_error=statistics.stdev(of_look[k]) / math.sqrt(n) if n > 1 else None,
                 num_looks=n,
-                num_harmful=sum(value < 0 for value in looks[k]),
+                num_harmful=sum(value < 0 for value in of_look[k]),
                 cosine=statistics.fmean(cosines[k]),
                 loss_after=float(losses[k]),
                 margin=float(auditor.train_margins[k]),

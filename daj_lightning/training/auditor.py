@@ -24,18 +24,16 @@ from daj_lightning.training.module import DataReweightedJudge
 
 
 class Look(NamedTuple):
-    """What one window said of its samples; on the CPU."""
+    """What one meta batch said of one window's samples; on the CPU."""
 
+    window: int
+    """That the samples were in; the meta batch came after it, or after a later one that the engine still remembers."""
     sample_ids: Tensor
     """(K,)."""
     meta_ids: Tensor
     """(M,)."""
-    losses: Tensor
-    """(K,) before the step."""
     influence: Tensor
     """(M, K) -d L_m / d alpha_i: by how much a unit more of sample i would have lowered the loss of meta sample m."""
-    cosine: Tensor
-    """(K,) of the sample's gradient and the meta batch's."""
 
 
 class Auditor(DataReweightedJudge):
@@ -45,7 +43,7 @@ class Auditor(DataReweightedJudge):
         judge: the model.
         inner: its optimizer.
         objective: DPO; its margins are measured after training.
-        engine: the bank's unless given.
+        engine: keeps every sample's gradient; or credits domains, and then no look is kept.
         max_norm: gradient clipping; off if absent.
         warmup_windows: windows before the first that is credited.
     """
@@ -55,9 +53,9 @@ class Auditor(DataReweightedJudge):
         judge: Judge,
         inner: Level,
         objective: DPO,
-        engine: HypergradientEngine | None = None,
-        max_norm: float | None = 1.0,
-        warmup_windows: int = 5,
+        engine: HypergradientEngine,
+        max_norm: float | None,
+        warmup_windows: int,
     ) -> None:
         # The outer level is never built: Uniform has nothing to learn.
         super().__init__(
@@ -71,6 +69,8 @@ class Auditor(DataReweightedJudge):
         )
         self.beta = objective.beta
         self.looks: list[Look] = []
+        self.cosines: list[tuple[Tensor, Tensor]] = []
+        """Of each credited window the samples (K,), and the cosine (K,) of their gradients and the meta batch's."""
         self.train_margins = self.meta_margins = torch.empty(0)
         """(S,) of either set after training: beta times the log-ratio of chosen over rejected, judge to reference."""
 
@@ -83,20 +83,19 @@ class Auditor(DataReweightedJudge):
         return [[sample] for sample in samples]
 
     def compare(self, halves: Sequence[Sequence[Credit]]) -> None:
-        """Keep the credits (M, K) of the window just taken."""
+        """Keep what each meta sample credits to each window that the engine remembers."""
         if self.engine.credits_domains:
             return
-        newest = [credits[-1] for credits in halves]
+        windows = list(zip(*halves, strict=True))
+        first = self.num_windows + 1 - len(windows)
+        for window, by_meta_sample in enumerate(windows, start=first):
+            influence = -torch.stack([credit.derivative for credit in by_meta_sample])
+            sample_ids = by_meta_sample[0].batch.sample_ids
+            self.looks.append(Look(window, sample_ids.cpu(), self.meta_ids.cpu(), influence.cpu()))
         rows, q = self.store.rows, self.meta_average.value
-        cosine = grad_bank_dot(rows, q) / (torch.linalg.vector_norm(rows, dim=1, dtype=q.dtype) * q.norm())
-        look = Look(
-            sample_ids=newest[0].batch.sample_ids,
-            meta_ids=self.meta_ids,
-            losses=newest[0].losses,
-            influence=-torch.stack([credit.derivative for credit in newest]),
-            cosine=cosine.nan_to_num(),  # a sample without a gradient has no direction
-        )
-        self.looks.append(Look(*(tensor.cpu() for tensor in look)))
+        lengths = torch.linalg.vector_norm(rows, dim=1, dtype=q.dtype) * q.norm()
+        cosine = (grad_bank_dot(rows, q) / lengths).nan_to_num()  # a sample without a gradient has no direction
+        self.cosines.append((sample_ids.cpu(), cosine.cpu()))
 
     def draw_at_moved(self, meta: JudgeBatch) -> JudgeBatch:  # type: ignore[override]  # nothing is drawn here
         self.meta_ids = meta.sample_ids
