@@ -7,7 +7,9 @@ window that sees it (training/auditor.py), and writes what it found (evaluation/
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from daj_lightning.bilevel import BankEngine
 from daj_lightning.data import PairDataset
 from daj_lightning.data.jsonl import sha256_of
 from daj_lightning.data.preference_data import PreferenceData, fitting
-from daj_lightning.data.preferences import read_preferences
+from daj_lightning.data.preferences import Preference, read_preferences
 from daj_lightning.data.progress import Meter
 from daj_lightning.evaluation.audit_report import AuditFacts, print_report, write_report
 from daj_lightning.evaluation.influence import AuditedRow, audited_rows
@@ -70,8 +72,8 @@ def audit(
     """
     if not model:
         raise DajError("which model? Influence is that on a model: give --model, a directory or a hub name.")
-    if show < 1:
-        raise DajError(f"show={show} must be >= 1.")
+    if min(show, settings.lora_r, settings.num_meta) < 1:
+        raise DajError(f"show={show}, lora_r={settings.lora_r} and num_meta={settings.num_meta} must be >= 1.")
     console = console or Console()
     rows = read_preferences(data, "data", id_column, domain_column)
     meta_rows = read_preferences(meta, "meta")
@@ -81,8 +83,8 @@ def audit(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     prepared = PreferenceData(
-        [row for row in rows if not row.problem],
-        [row for row in meta_rows if not row.problem],
+        _usable(rows, data),
+        _usable(meta_rows, meta),
         tokenizer,
         settings.max_length,
         output,
@@ -112,6 +114,13 @@ def audit(
     return audited
 
 
+def _usable(rows: Sequence[Preference], path: str) -> list[Preference]:
+    usable = [row for row in rows if not row.problem]
+    if not usable:
+        raise DajError(f"{path} has no row that can be used; the first, row {rows[0].row}: {rows[0].problem}.")
+    return usable
+
+
 def _train(model: str, settings: Settings, data: PreferenceData, console: Console) -> Auditor:
     seed_everything(settings.seed, verbose=False)  # of the adapters' start
     judge = Judge(
@@ -126,10 +135,7 @@ def _train(model: str, settings: Settings, data: PreferenceData, console: Consol
     # Rows as exact as the gradients: what a bfloat16 base computes needs no float32.
     engine = BankEngine(dtype=settings.base_dtype, unroll_windows=settings.unroll_windows)
     auditor = Auditor(judge, inner, DPO(settings.beta), engine, MAX_NORM, WARMUP_WINDOWS)
-    talk = logging.getLogger("lightning.pytorch")
-    level = talk.level
-    talk.setLevel(logging.WARNING)  # which devices there are is of no interest here
-    try:
+    with _quiet():
         trainer = Trainer(
             accelerator="auto",
             devices=1,
@@ -144,9 +150,22 @@ def _train(model: str, settings: Settings, data: PreferenceData, console: Consol
             default_root_dir=data.root,
         )
         trainer.fit(auditor, datamodule=data)
+    return auditor
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without which devices there are, and what libraries say of each other: nothing a user could do."""
+    talk = logging.getLogger("lightning.pytorch")
+    level = talk.level
+    talk.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for theirs in ("LeafSpec", "is_gradient_checkpointing", "many workers", "validation_step", "in eval mode"):
+                warnings.filterwarnings("ignore", message=f".*{theirs}")
+            yield
     finally:
         talk.setLevel(level)
-    return auditor
 
 
 class _Progress(Callback):

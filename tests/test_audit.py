@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def test_two_audits_of_one_seed_are_equal_to_the_last_bit(
         ({"--looks": "0"}, "looks=0"),
         ({"--show": "0"}, "show=0"),
         ({"--domain_column": "topic"}, "row 1 has no 'topic'"),
-        ({"--max_length": "8"}, "the data has no row that can be used"),
+        ({"--max_length": "8"}, "has no row that can be used; the first, row 1: its prompt has "),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -155,6 +156,26 @@ def test_a_mistake_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert why in line
+
+
+def test_text_needs_no_chat_template_and_chats_do(
+    base: str, files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plain language model, text rows, and a single look each: influence without a standard error."""
+    model = tmp_path / "plain"
+    shutil.copytree(base, model)
+    (model / "chat_template.jinja").unlink()
+    rows = [{"prompt": k, "chosen": " red please", "rejected": " red now", "source": "s"} for k in ("sky", "snow")]
+    data, output = write(tmp_path / "text.jsonl", rows), tmp_path / "text"
+    arguments = ("--model", str(model), "--output", str(output), *FAST, "--looks", "1")
+    assert main(["audit", "--data", data, "--meta", data, *arguments]) == 0
+    found = pq.read_table(output / "audit.parquet").to_pylist()
+    assert [(row["domain"], row["num_looks"], row["standard_error"], row["z"]) for row in found] == [
+        ("s", 1, None, None)
+    ] * 2
+    assert "one look" in (output / "audit.md").read_text()
+    assert main(["audit", "--data", data, "--meta", files[1], *arguments]) == 2
+    assert "has no chat template" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["plain", "```python\nx\n```", "a ````` b", "`"])

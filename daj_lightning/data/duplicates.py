@@ -29,6 +29,7 @@ PAIRS = tuple(f"{weak}/{strong}" for i, weak in enumerate(STRENGTH) for strong i
 """Side of the repeat, side of what it repeats."""
 
 Name = TypeVar("Name", bound=Hashable)
+Gram = TypeVar("Gram", int, tuple[str, ...])
 _Rivals = Mapping[str, Sequence[tuple[str, float]]]
 """id -> ids on other sides that are like it, and how much."""
 
@@ -125,12 +126,12 @@ def similar_statements(
     problems: Sequence[Problem], side_of: Mapping[str, str], threshold: float
 ) -> Iterator[tuple[str, str, float]]:
     """Ids of problems on different sides and the Jaccard similarity of their word 3-grams, where >= threshold."""
-    grams: dict[str, Set[Hashable]] = {problem.problem_id: word_grams(problem.statement) for problem in problems}
+    grams = {problem.problem_id: word_grams(problem.statement) for problem in problems}
     return similar_sets(grams, threshold, lambda a, b: side_of[a] != side_of[b])
 
 
 def similar_sets(
-    sets: Mapping[Name, Set[Hashable]], threshold: float, compared: Callable[[Name, Name], bool] = lambda a, b: True
+    sets: Mapping[Name, Set[Gram]], threshold: float, compared: Callable[[Name, Name], bool] = lambda a, b: True
 ) -> Iterator[tuple[Name, Name, float]]:
     """Names of two sets and their Jaccard similarity, where >= threshold and the two are to be compared.
 
@@ -139,10 +140,10 @@ def similar_sets(
     (Bayardo et al. 2007, prefix filtering).
     """
     frequency = Counter(gram for own in sets.values() for gram in own)
-    index: dict[Hashable, list[Name]] = {}
+    index: dict[Gram, list[Name]] = {}
     for name, own in sets.items():
         shared = math.ceil(threshold * len(own) - 1e-9)
-        rare = sorted(own, key=lambda gram: (frequency[gram], gram))[: len(own) - shared + 1]  # type: ignore[arg-type, return-value]  # grams of one kind have an order
+        rare = sorted(own, key=lambda gram: (frequency[gram], gram))[: len(own) - shared + 1]
         met = dict.fromkeys(other for gram in rare for other in index.get(gram, ()))
         for other in met:
             if compared(other, name):

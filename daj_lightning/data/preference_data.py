@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from daj_lightning.data.dataset import PairDataset
+from daj_lightning.data.dataset import Encode, PairDataset
 from daj_lightning.data.preferences import Preference
 from daj_lightning.data.schedule import SampleStream
 from daj_lightning.data.windows import BilevelData
@@ -51,7 +51,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, preference: Preference) -> li
     return _encode_as(preference)(tokenizer, rendered(tokenizer, preference))
 
 
-def _encode_as(preference: Preference):  # type: ignore[no-untyped-def]  # an Encode of data/dataset.py
+def _encode_as(preference: Preference) -> Encode:
     return _encode_text if isinstance(preference.prompt, str) else _encode_rendered
 
 
@@ -69,7 +69,7 @@ class PreferenceData(BilevelData):
     """Every training row equally often, after a warm-up that is not counted.
 
     Args:
-        train: rows without a problem; sample i is row i of these.
+        train: rows without a problem, one or more; sample i is row i of these.
         meta: the same.
         tokenizer: of the judge.
         max_length: tokens of prompt and answer together; longer answers lose their middle.
@@ -80,7 +80,7 @@ class PreferenceData(BilevelData):
         warmup_windows: windows before those.
         seed: of the order.
     Raises:
-        DajError: a set is empty, or a number is below 1.
+        DajError: a number is below 1.
     """
 
     def __init__(
@@ -96,9 +96,6 @@ class PreferenceData(BilevelData):
         warmup_windows: int = 5,
         seed: int = 0,
     ) -> None:
-        if not train or not meta:
-            name = "the data" if not train else "the meta set"
-            raise DajError(f"{name} has no row that can be used. See what is wrong with each, and correct the file.")
         if looks < 1 or num_inner < 1:
             raise DajError(f"looks={looks} and num_inner={num_inner} must be >= 1.")
         domains = sorted({preference.domain for preference in (*train, *meta)})

@@ -25,7 +25,7 @@ MEANING = """\
 Influence is by how much the mean loss on the meta rows would have fallen soon after, had the row weighed one unit more
 in a window of training that saw it: the derivative of the meta loss by the row's weight, through the optimizer, mean
 over the windows that saw the row (its looks). Positive rows help the meta set, negative rows harm it; a row near 0 says
-little to it. `z` is the influence over its standard error between looks.
+little to it. `z` is the influence over its standard error between looks; with two or three looks it is a rough number.
 
 It does not say that a row is right or wrong, only whether its preference agrees with what the meta rows teach; with
 mistakes in the meta set it points at the wrong rows. It is the effect of a small change of one row's weight in a short

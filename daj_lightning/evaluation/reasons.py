@@ -5,7 +5,7 @@ A reason is a fact about the row, with its number; it does not say that the row 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from daj_lightning.data.duplicates import similar_sets, word_grams
@@ -75,12 +75,11 @@ def _near_duplicates(rows: Sequence[Preference]) -> dict[int, Reason]:
 
     Prompts must be alike, and answers too, each for itself: rows of one prompt have a right to answers of their own.
     """
-    prompts = [word_grams(row.prompt_text) for row in rows]
-    answers = [word_grams(row.chosen) | word_grams(row.rejected) for row in rows]
-    # Two sets that are disjoint from two others: where both parts are alike, so are the wholes.
-    wholes: dict[int, set[Hashable]] = {
-        k: {("prompt", *g) for g in prompts[k]} | {("answer", *g) for g in answers[k]} for k in range(len(rows))
-    }
+    numbers: dict[tuple[str, ...], int] = {}  # of each gram, so that sets of many rows are small
+    prompts = [_numbered(word_grams(row.prompt_text), numbers) for row in rows]
+    answers = [_numbered(word_grams(row.chosen) | word_grams(row.rejected), numbers) for row in rows]
+    # Of two parts that share no number: where both are alike, so are the wholes.
+    wholes = {k: {2 * g for g in prompts[k]} | {2 * g + 1 for g in answers[k]} for k in range(len(rows))}
     best: dict[int, tuple[float, int]] = {}
     for a, b, _ in similar_sets(wholes, NEAR):
         score = min(_similarity(prompts[a], prompts[b]), _similarity(answers[a], answers[b]))
@@ -105,7 +104,12 @@ def _is_turned(a: Preference, b: Preference) -> bool:
     return across > along
 
 
-def _similarity(a: set[tuple[str, ...]], b: set[tuple[str, ...]]) -> float:
+def _numbered(grams: Iterable[tuple[str, ...]], numbers: dict[tuple[str, ...], int]) -> set[int]:
+    """Every gram's number in `numbers`, which takes in new ones."""
+    return {numbers.setdefault(gram, len(numbers)) for gram in grams}
+
+
+def _similarity(a: Set[Hashable], b: Set[Hashable]) -> float:
     return len(a & b) / len(a | b)
 
 

@@ -80,6 +80,7 @@ class Auditor(DataReweightedJudge):
 
     def meta_parts(self, samples: Sequence[JudgeBatch]) -> list[Sequence[JudgeBatch]]:
         """Every meta sample apart: the engine is linear, so that their credits add up to the batch's."""
+        self.meta_ids = torch.cat([sample.sample_ids for sample in samples])
         return [[sample] for sample in samples]
 
     def compare(self, halves: Sequence[Sequence[Credit]]) -> None:
@@ -96,10 +97,6 @@ class Auditor(DataReweightedJudge):
         lengths = torch.linalg.vector_norm(rows, dim=1, dtype=q.dtype) * q.norm()
         cosine = (grad_bank_dot(rows, q) / lengths).nan_to_num()  # a sample without a gradient has no direction
         self.cosines.append((sample_ids.cpu(), cosine.cpu()))
-
-    def draw_at_moved(self, meta: JudgeBatch) -> JudgeBatch:  # type: ignore[override]  # nothing is drawn here
-        self.meta_ids = meta.sample_ids
-        return super().draw_at_moved(meta)
 
     def outer_step(self, credits: Sequence[Credit]) -> None:
         """The weights stay 1."""
