@@ -81,6 +81,8 @@ def audit(
     tokenizer = load_tokenizer(model, chat=asks_in_chat)
     rows, meta_rows = (fitting(of_file, tokenizer, settings.max_length) for of_file in (rows, meta_rows))
     output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise DajError(f"--output {str(output)!r} is a file; name a directory, new or there already.")
     output.mkdir(parents=True, exist_ok=True)
     prepared = PreferenceData(
         _usable(rows, data),

@@ -139,6 +139,9 @@ def test_two_audits_of_one_seed_are_equal_to_the_last_bit(
         ({"--meta": "missing.jsonl"}, "meta: no file 'missing.jsonl'"),
         ({"--looks": "0"}, "looks=0"),
         ({"--show": "0"}, "show=0"),
+        ({"--lr": "-1"}, "refused lr=-1"),
+        ({"--lora_targets": "[qkv]"}, "lora_targets ['qkv'] match no linear layer"),
+        ({"--output": __file__}, "is a file; name a directory"),
         ({"--domain_column": "topic"}, "row 1 has no 'topic'"),
         ({"--max_length": "8"}, "has no row that can be used; the first, row 1: its prompt has "),
     ],
@@ -153,7 +156,8 @@ def test_a_mistake_is_one_line(
 ) -> None:
     options = {"--data": files[0], "--meta": files[1], "--model": base, "--output": str(tmp_path)} | change
     assert main(["audit", *(word for option in options.items() for word in option)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *bars, line = capsys.readouterr().err.splitlines()
+    assert all(bar.startswith("Loading weights") for bar in bars if bar), "transformers' own"
     assert line.startswith("error: ")
     assert why in line
 
