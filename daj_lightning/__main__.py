@@ -487,7 +487,7 @@ def audit(
         show: rows shown with their text, of either end.
         base_dtype: of the frozen model.
         lora_r: rank of the adapters.
-        lora_targets: names of the linear layers that get one, e.g. [q_proj,v_proj]; unless given all seven projections
+        lora_targets: names of the linear layers that get one, e.g. q_proj v_proj; unless given all seven projections
             of the Llama and Qwen families.
         gradient_checkpointing: recompute activations; saves memory for large models.
         beta: of DPO.

@@ -140,7 +140,7 @@ def test_two_audits_of_one_seed_are_equal_to_the_last_bit(
         ({"--looks": "0"}, "looks=0"),
         ({"--show": "0"}, "show=0"),
         ({"--lr": "-1"}, "refused lr=-1"),
-        ({"--lora_targets": "[qkv]"}, "lora_targets ['qkv'] match no linear layer"),
+        ({"--lora_targets": "qkv"}, "lora_targets ['qkv'] match no linear layer"),
         ({"--output": __file__}, "is a file; name a directory"),
         ({"--domain_column": "topic"}, "row 1 has no 'topic'"),
         ({"--max_length": "8"}, "has no row that can be used; the first, row 1: its prompt has "),
