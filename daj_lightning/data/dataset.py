@@ -105,7 +105,9 @@ class PairDataset:
         return digest.hexdigest()[:16]
 
 
-def _encode(pair: Pair, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[EncodedResponse, EncodedResponse]:
+def _encode(
+    pair: Pair, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[EncodedResponse, EncodedResponse]:
     prompt_ids = encode_prompt(tokenizer, pair.prompt)
     rows = [encode_response(tokenizer, prompt_ids, text, max_length) for text in (pair.chosen, pair.rejected)]
     shorter = min((row.prompt_ids for row in rows), key=len)  # both answer the same prompt
