@@ -57,7 +57,7 @@ class Picked(NamedTuple):
             self.num_new + 1,
             self.num_before,
             self.num_comparisons + chosen.num_comparisons,
-            self.num_remembered + chosen.num_comparisons - len(choice.judgments) - choice.num_too_long,
+            self.num_remembered + choice.num_remembered,
             self.num_of_round_robin + num_candidates * (num_candidates - 1) // 2,
             self.num_abstained + (chosen.winner is None),
             self.num_too_long + choice.num_too_long,

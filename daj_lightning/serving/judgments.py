@@ -14,7 +14,7 @@ from daj_lightning.data.journal import Journal, read_checked
 from daj_lightning.judge.selection import Answer
 from daj_lightning.records import Comparison, DajError, Judgment
 
-_KEYS = ("problem_id", "candidate_ids", "selection", "response", "made_by", "crc")
+_KEYS = ("problem_id", "candidate_ids", "selection", "response", "made_by", "repeat", "prompt", "crc")
 _BEGINS = '{"problem_id'
 
 
@@ -39,6 +39,8 @@ class Known(NamedTuple):
     """An answer that was given before."""
 
     answer: Answer
+    too_long: bool
+    """It was not asked, because the prompt does not fit into the judge's context; the answer is None."""
 
 
 class Judgments:
@@ -54,8 +56,8 @@ class Judgments:
     def __init__(self, path: Path, made_by: str) -> None:
         self.journal = Journal(path, "judgments", _KEYS, _BEGINS)
         self.made_by = made_by
-        self.known: dict[tuple[str, tuple[str, ...], int], tuple[Answer, str]] = {}
-        """Answer and digest; the texts stay on disk."""
+        self.known: dict[tuple[str, tuple[str, ...], int], tuple[Known, str]] = {}
+        """With the digest; the texts stay on disk."""
 
     def __enter__(self) -> Self:
         self.journal.__enter__()
@@ -80,7 +82,7 @@ class Judgments:
                     f"another output, or remove that file."
                 )
             key = (row["problem_id"], tuple(row["candidate_ids"]), row["repeat"])
-            self.known[key] = row["selection"], row["prompt"]
+            self.known[key] = Known(row["selection"], row.get("too_long", False)), row["prompt"]
 
     def recall(self, question: Question) -> Known | None:
         """The answer, if it was given before.
@@ -90,23 +92,25 @@ class Judgments:
         """
         if question.key not in self.known:
             return None
-        answer, digest = self.known[question.key]
+        known, digest = self.known[question.key]
         if digest != question.digest:
             raise DajError(
                 f"{self.journal.path} holds judgments of {question.comparison.problem_id!r} about other programs, "
                 f"another statement or another template. Name another output, or remove that file."
             )
-        return Known(answer)
+        return known
 
-    def keep(self, question: Question, judgment: Judgment) -> None:
+    def keep(self, question: Question, judgment: Judgment | None) -> None:
+        """An answer; None where the prompt was too long to ask."""
         self.journal.append(
             {
-                "problem_id": judgment.comparison.problem_id,
-                "candidate_ids": list(judgment.comparison.candidate_ids),
-                "selection": judgment.selection,
-                "response": judgment.response,
+                "problem_id": question.comparison.problem_id,
+                "candidate_ids": list(question.comparison.candidate_ids),
+                "selection": judgment and judgment.selection,
+                "response": judgment.response if judgment else "",
                 "made_by": self.made_by,
                 "repeat": question.repeat,
                 "prompt": question.digest,
+                **({} if judgment else {"too_long": True}),
             }
         )

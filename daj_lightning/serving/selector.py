@@ -30,6 +30,7 @@ class Choice:
     screening: Screening
     judgments: tuple[Judgment, ...]
     """Answers that were given now; not those that a journal remembered."""
+    num_remembered: int
     num_too_long: int
     """Comparisons whose prompt does not fit; they count as invalid."""
 
@@ -140,6 +141,7 @@ class _Case:
     only_recalled: bool
     asked: Counter[Pair] = field(default_factory=Counter)
     judgments: list[Judgment] = field(default_factory=list)
+    num_remembered: int = 0
     num_too_long: int = 0
 
 
@@ -202,6 +204,9 @@ class Docket:
             case.asked[pair] += 1
             if recalled is None:
                 recalled = self._take(case, question, next(judgments))
+            else:
+                case.num_remembered += 1
+            case.num_too_long += recalled.too_long
             answers.append(recalled.answer)
         finished = self._ready | self._dialogues.tell(portion, answers)
         self._ready = {}
@@ -234,13 +239,12 @@ class Docket:
         return Question(comparison, case.asked[pair] + before)
 
     def _take(self, case: _Case, question: Question, judgment: Judgment | None) -> Known:
-        if judgment is None:
-            case.num_too_long += 1
-            return Known(None)
-        case.judgments.append(judgment)
         if self.memory:
             self.memory.keep(question, judgment)
-        return Known(judgment.selection)
+        if judgment is None:
+            return Known(None, too_long=True)
+        case.judgments.append(judgment)
+        return Known(judgment.selection, too_long=False)
 
     @staticmethod
     def _choice(case: _Case, selection: Selection) -> Choice:
@@ -250,7 +254,7 @@ class Docket:
             votes[place] = votes_of_place
         winner = None if selection.winner is None else kept[selection.winner]
         selection = dataclasses.replace(selection, winner=winner, votes=tuple(votes))
-        return Choice(selection, case.screening, tuple(case.judgments), case.num_too_long)
+        return Choice(selection, case.screening, tuple(case.judgments), case.num_remembered, case.num_too_long)
 
 
 def engine_named(name: str, vllm_python: str | None, batch_size: int | None) -> tuple[RolloutEngine | None, int]:

@@ -160,7 +160,9 @@ class _House:
                 422, f"{len(asked.candidates)} candidates; at most {self.max_candidates} (--max_candidates)."
             )
         row = asked.model_dump()
-        row["problem_id"] = asked.problem_id or hashlib.sha256(asked.statement.encode("utf-8", "replace")).hexdigest()[:12]
+        row["problem_id"] = (
+            asked.problem_id or hashlib.sha256(asked.statement.encode("utf-8", "replace")).hexdigest()[:12]
+        )
         try:
             group = group_from_row(row, "the request")
         except DajError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 
 import pytest
 
-from daj_lightning.judge import Adaptive, Knockout, RoundRobin, Selection, Strategy, Voting, play_all
+from daj_lightning.judge import Adaptive, Dialogues, Knockout, RoundRobin, Selection, Strategy, Voting, play_all
 from daj_lightning.judge.adaptive import Belief, Persistence
-from daj_lightning.judge.selection import Answer, Pair
+from daj_lightning.judge.selection import Answer, Game, Pair
 from daj_lightning.records import DajError
 
 Judge = Callable[[Pair], Answer]
@@ -192,3 +192,50 @@ def simulate(strategy: Strategy, num_candidates: int, trials: int, persistence: 
 def test_at_equal_comparisons_adaptive_finds_more_than_a_round_robin() -> None:
     adaptive, all_pairs = (simulate(s, 6, trials=400) for s in (Adaptive(confidence=1.0), RoundRobin()))
     assert adaptive > all_pairs + 0.05
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, None])
+@pytest.mark.parametrize("kind", STRATEGIES)
+def test_portions_of_any_size_end_in_the_same_selections(kind: Callable[..., Strategy], most: int | None) -> None:
+    """Persistence is known: otherwise what is learned of it depends on who is answered first."""
+    strategy = kind(persistence=0.5) if kind is Adaptive else kind()
+    wanted = {key: play(strategy, N, perfect(N // 2), key)[0] for key, N in (("a", 5), ("b", 1), ("c", 8), ("d", 2))}
+    dialogues = Dialogues()
+    found = {}
+    for key, N in (("a", 5), ("b", 1), ("c", 8), ("d", 2)):
+        if (selection := dialogues.start(key, strategy.play(N, key))) is not None:
+            found[key] = selection
+    best = {"a": 2, "c": 4, "d": 1}
+    while dialogues:
+        questions = dialogues.next(most)
+        assert 0 < len(questions) <= (most or 100)
+        keys = [key for key, _ in questions]
+        assert keys == sorted(keys), "who was started first is asked about first, and together"
+        found |= dialogues.tell(questions, [perfect(best[key])(pair) for key, pair in questions])
+    assert found == wanted
+
+
+def test_a_dialogue_that_leaves_is_asked_about_no_more() -> None:
+    dialogues = Dialogues()
+    for key in "ab":
+        dialogues.start(key, RoundRobin().play(3, key))
+    first = dialogues.next(4)
+    assert [key for key, _ in first] == ["a", "a", "a", "b"]
+    dialogues.drop("a")
+    assert [key for key, _ in dialogues.next()] == ["b"] * 3
+    dialogues.drop("a")
+    assert len(dialogues) == 1
+    assert set(dialogues.tell(dialogues.next(), [0, 0, 0])) == {"b"}
+    assert not dialogues
+
+
+def test_a_strategy_that_wants_nothing_this_round_is_asked_on() -> None:
+    class Hesitates(Strategy):
+        def lead(self, game: Game) -> Generator[list[Pair], Sequence[Answer], tuple[int, float]]:
+            yield from game.compare([])
+            yield from game.compare([(0, 1)])
+            yield from game.compare([])
+            return game.best(game.wins), 1.0
+
+    selection, asked = play(Hesitates(), 2, perfect(1))
+    assert (selection.winner, len(asked)) == (1, 1)

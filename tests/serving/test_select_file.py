@@ -254,7 +254,12 @@ def test_a_prompt_beyond_the_judges_context_is_not_asked_and_counted(
     picked = json.loads(output.read_text())
     assert (picked["num_too_long"], picked["num_invalid"], picked["num_comparisons"]) == (2, 2, 3)
     assert picked["selected"] != 0
-    assert len(judgments(output)) == 1
+    assert [row.get("too_long", False) for row in judgments(output)].count(True) == 2
+    kept = output.read_bytes()
+    output.unlink()
+    assert main([*command, "--strategy", "RoundRobin"]) == 0
+    assert "3 of the comparisons had been answered before" in capsys.readouterr().out
+    assert output.read_bytes() == kept
 
 
 def test_a_selector_chooses_for_one_problem_as_for_many(exported: Path) -> None:
