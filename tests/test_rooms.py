@@ -27,6 +27,7 @@ LADDER = (
     "serving",
     "audit",
     "cli",
+    "commands",
     "__main__",
 )
 
