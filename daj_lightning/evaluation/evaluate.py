@@ -79,7 +79,7 @@ def result(judge: Rater) -> JudgeResult:
     transitivity.update(judge.votes())
     scores = {**pairwise.scores(), **transitivity.scores()}
     field = judge.field
-    if field is None:
+    if field is None or not judge.chooses():
         return JudgeResult(judge.name, judge.origin, {}, {}, scores)
     ranked = {name: own for name in field.graded if (own := judge.strengths(name)) is not None}
     ndcg.update(list(ranked), list(ranked.values()), [field.passed(name) for name in ranked])
@@ -95,8 +95,8 @@ def result(judge: Rater) -> JudgeResult:
 
 
 def picked(judge: Rater) -> dict[str, float]:
-    """problem id -> whether (how probably) the judge's pick passes; none of a judge that stands on its own."""
-    if judge.field is None:
+    """problem id -> whether (how probably) the judge's pick passes; none of a judge that does not pick."""
+    if judge.field is None or not judge.chooses():
         return {}
     picks = {name: judge.pick(name) for name in judge.field.graded}
     return {name: passing(judge.field, name, pick) for name, pick in picks.items() if pick is not None}

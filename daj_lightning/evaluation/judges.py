@@ -36,6 +36,10 @@ class Rater(ABC):
         self.notes: list[str] = []
         """What was missing or left aside, in words."""
 
+    def chooses(self) -> bool:
+        """Whether its answers pick among candidates at all: Best-of-N, its order of candidates."""
+        return self.field is not None
+
     @abstractmethod
     def pair_answers(self) -> list[PairAnswer]:
         """About pairs of a right and a wrong program."""
@@ -99,13 +103,16 @@ class Answered(Rater):
         if not self.answers and not self.selected:
             raise DajError(f"{name}: none of {len(answers)} judgments is about a problem that is evaluated.")
         kinds = {answer.kind for own in self.answers.values() for _, answer in own}
-        self.asked_for_accuracy = "mixed" if "mixed" in kinds else None
-        self.asked_for_choice = "round" if "round" in kinds else None
+        self.asked_for_accuracy = ("mixed", "") if "mixed" in kinds else ("round", "")
         open_problems = [problem for problem in field.graded if len(field.with_code(problem)) > 1]
         silent = sum(not self.chosen_from(problem) and problem not in self.selected for problem in open_problems)
         if outside:
             self.notes.append(f"{outside} judgments are of problems that are not evaluated, and are left aside")
-        if silent:
+        if not self.chooses():
+            self.notes.append(
+                "all judgments are of mixed pairs, which were drawn by their verdicts and do not vote: no Best-of-N"
+            )
+        elif silent:
             self.notes.append(
                 f"{silent} of {len(open_problems)} problems have no judgment that votes, and count as a random pick"
             )
@@ -130,16 +137,19 @@ class Answered(Rater):
         return found
 
     def chosen_from(self, problem: str) -> list[tuple[tuple[int, int], Answer]]:
-        """The answers that vote: the rounds, where the file says which these are."""
+        """The answers that vote: all but the mixed ones, where a right program stands more often than a wrong one."""
         own = self.answers.get(problem, [])
-        return [(pair, a) for pair, a in own if self.asked_for_choice in (None, a.kind)]
+        return [(pair, a) for pair, a in own if a.kind != "mixed"]
+
+    def chooses(self) -> bool:
+        return bool(self.selected) or any(map(self.chosen_from, self.answers))
 
     def pair_answers(self) -> list[PairAnswer]:
         found = []
         for problem, own in self.answers.items():
             passed = self.field.passed(problem)
             for pair, answer in own:
-                if passed[pair[0]] != passed[pair[1]] and self.asked_for_accuracy in (None, answer.kind):
+                if passed[pair[0]] != passed[pair[1]] and answer.kind in self.asked_for_accuracy:
                     a, b = sorted(pair)
                     winner = None if answer.selection is None else pair[answer.selection]
                     choice = Choice.NULL if winner is None else Choice(int(winner == b))
@@ -177,7 +187,7 @@ class Answered(Rater):
 
 
 class Scored(Rater):
-    """A judge by a number for each program: the highest is picked, the first of several such.
+    """A judge by a number for each program: the highest is picked, all of several such.
 
     Raises:
         DajError: a candidate with code has no score, or a score is of a candidate that its problem does not have.
@@ -221,7 +231,8 @@ class Scored(Rater):
 
     def pick(self, problem: str, among: Sequence[int] | None = None) -> list[int] | None:
         left = shown(self.field, problem, among)
-        return [max(left, key=lambda i: self.scores[problem][i])]
+        scores = self.scores[problem]
+        return [i for i in left if scores[i] == max(scores[j] for j in left)]
 
     def strengths(self, problem: str) -> list[float] | None:
         return self.scores[problem]

@@ -6,7 +6,7 @@
 
 candidate_ids stand in the order in which the judge saw them; selection is the position of the one it selected, null a
 format error. "kind" is optional: "mixed" (asked for the selection accuracy) or "round" (asked for Best-of-N); answers
-without it serve both. Further fields are left alone.
+without it serve both, so they must not be of mixed pairs alone. Further fields are left alone.
 
 Most votes among them need not be what a strategy made of them. `select` says whom it picked, null where it abstained:
 

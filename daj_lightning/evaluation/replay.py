@@ -125,7 +125,7 @@ def by_num_candidates(field: Field, judges: Sequence[Rater]) -> dict[int, dict[s
             rule: field.pass_at_1({name: value(sum(field.passed(name)), n) for name in names})["overall"]
             for rule, value in bounds.items()
         }
-        for judge in judges:
+        for judge in (judge for judge in judges if judge.chooses()):
             values = {name: _among(judge, field, name, n) for name in names}
             told = {name: value for name, value in values.items() if value is not None}
             if len(told) == len(names):

@@ -64,6 +64,21 @@ def test_rounds_vote_and_mixed_questions_measure_accuracy_where_the_file_says_wh
     ]
 
 
+def test_mixed_questions_alone_pick_nobody() -> None:
+    """Drawn by their verdicts: a coin asked about p0p1 and p0p2, in both orders, would seem to know p0."""
+    coin = judge(*(answer(pair, 0, "mixed") for pair in ("p0 p1", "p1 p0", "p0 p2", "p2 p0")))
+    found = result(coin)
+    assert (found.pass_at_1, found.gap_recovered) == ({}, {})
+    assert "NDCG" not in found.pairwise
+    assert found.pairwise["single order"].value == 0.5
+    assert coin.notes == [
+        "all judgments are of mixed pairs, which were drawn by their verdicts and do not vote: no Best-of-N"
+    ]
+    assert all("judge" not in own for own in by_num_candidates(make_field(), [coin]).values())
+    half = judge(answer("p0 p1", 0, "mixed"), answer("q0 q1", 1))
+    assert [half.pick(name) for name in "pq"] == [[0, 1, 2, 3], [1]]
+
+
 def test_answers_about_two_right_or_two_wrong_programs_are_no_question_of_accuracy() -> None:
     assert judge(answer("p0 p3", 0), answer("p1 p2", 0)).pair_answers() == []
 
@@ -86,9 +101,11 @@ def test_a_candidate_without_code_is_nobodys_pick() -> None:
     assert scored({"p1": -5, "p2": -7}, field).pick("p") == [1]
 
 
-def test_scores_pick_the_highest_and_the_first_of_equals() -> None:
+def test_scores_pick_the_highest_and_equals_count_as_their_mean() -> None:
     peer = scored({**ALL_RIGHT, "p0": 0, "p1": 1, "q0": 1})
-    assert [peer.pick(name) for name in "pqr"] == [[1], [0], [0]]
+    assert [peer.pick(name) for name in "pqr"] == [[1, 3], [0, 1], [0, 1, 2, 3]]
+    constant = scored(dict.fromkeys(ALL_RIGHT, 1.0))
+    assert result(constant).gap_recovered["overall"].value == 0
     assert [a.choice for a in peer.pair_answers() if a.problem == "q"] == [Choice.TIE, Choice.A, Choice.A]
     assert "consistency" not in result(peer).pairwise
     assert result(peer).pairwise["ties counted half"].value == pytest.approx((0 + 0.5 + 0.5 + 1 + 0.5 + 1 + 1) / 7)
