@@ -39,7 +39,9 @@ def iterate_jsonl(path: str | Path, what: str) -> Iterator[tuple[int, dict[str, 
                 if not isinstance(row, dict):
                     raise DajError(f"{what}: {path}, line {number} holds a {type(row).__name__}, wanted an object.")
                 yield number, row
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DajError:
+        raise
+    except (ValueError, RecursionError) as error:  # of a number of thousands of digits a ValueError and no more
         why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise DajError(f"{what}: {path}, line {number} is not JSON ({why}).") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

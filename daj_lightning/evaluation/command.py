@@ -66,6 +66,12 @@ def evaluate_files(given: Given, run: Run | None, console: Console) -> Evaluatio
     Raises:
         DajError: options that do not go together, or a file that is wrong.
     """
+    output = Path(given.output)
+    there = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise DajError(f"output {given.output!r}: {str(there)!r} is a file. Name a directory.")
+    if given.num_workers < 1:
+        raise DajError(f"num_workers={given.num_workers} must be >= 1.")
     files = [given.candidates, given.verdicts]
     if any(files) != all(files) or any(files) != bool(given.problems):
         raise DajError("--problems, --candidates and --verdicts belong together: name all three, or none.")

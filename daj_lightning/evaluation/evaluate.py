@@ -183,6 +183,8 @@ def read_judges(
     judges: list[Rater] = []
     files: dict[str, str] = {}
     picks = dict(map(name_and_file, selections))
+    if len(picks) < len(selections):
+        raise DajError("--selections: two files of one name. A judge has one file of selections.")
 
     def answered(name: str, path: str, field: Field) -> Rater:
         answers = read_judgments(path)
@@ -223,6 +225,8 @@ def name_and_file(given: str) -> tuple[str, str]:
     name, equals, path = given.partition("=")
     if Path(given).is_file() or not equals:
         return Path(given).stem, given
+    if not name.strip() or not path:
+        raise DajError(f"{given!r} lacks a {'file' if name.strip() else 'name'}; wanted NAME=FILE.")
     return name, path
 
 

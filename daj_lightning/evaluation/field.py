@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daj_lightning.data.candidates import has_code, read_candidates
+from daj_lightning.data.candidates import fingerprint, has_code, read_candidates
 from daj_lightning.data.labels import read_graded, read_labels
 from daj_lightning.data.prepare import MANIFEST
 from daj_lightning.data.problems import Benchmark, read_problems
@@ -110,7 +110,15 @@ def prepared_field(root: str | Path, side: str, problems: Iterable[Problem] = ()
         raise DajError(f"side is {side!r}, wanted one of {', '.join(SIDES)}.")
     if not (root / MANIFEST).is_file():
         raise DajError(f"no prepared data in {str(root)!r}: it has no {MANIFEST}. Run `prepare` first.")
-    difficulty = json.loads((root / "problems.json").read_text(encoding="utf-8"))[side]
+    try:
+        difficulty = json.loads((root / "problems.json").read_text(encoding="utf-8"))[side]
+        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        source = str(manifest["description"]["source"].get("source", ""))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DajError(
+            f"{str(root)!r}: problems.json or {MANIFEST} is damaged, or of another version ({error!r:.200}). Run "
+            f"`prepare` again."
+        ) from error
     everything = read_graded(root)
     if not difficulty:
         raise DajError(f"{str(root)!r} has no problem on the side {side!r}. Name another --side.")
@@ -121,8 +129,6 @@ def prepared_field(root: str | Path, side: str, problems: Iterable[Problem] = ()
         start = min(comparison.prompt.find(codes[name]) for name in comparison.candidate_ids)
         shown.setdefault(comparison.problem_id, comparison.prompt[: max(start, 0)])
     at_hand = {problem.problem_id: problem for problem in problems if problem.problem_id in difficulty}
-    manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    source = str(manifest["description"]["source"].get("source", ""))
     graded = {name: everything[name] for name in difficulty}
     return Field(graded, difficulty, at_hand, shown, everything, BENCHMARKS.get(source, source))
 
@@ -133,18 +139,28 @@ def labelled_field(
     """A benchmark's problems with the candidates that `label` or `import` gave verdicts to.
 
     Raises:
-        DajError: a file is missing, a candidate has no verdict, or its problem is not in the files.
+        DajError: a file is missing, a candidate comes twice or has no verdict on this program, or its problem is not
+            in the files.
     """
     found, _ = read_problems(problems, benchmark)
     labels = read_labels([verdicts])
     graded: dict[str, list[tuple[Candidate, bool]]] = {}
+    names = set()
     for candidate in read_candidates(candidates):
+        if candidate.candidate_id in names:
+            raise DajError(f"candidate {candidate.candidate_id!r} stands twice in {str(candidates)!r}. Name each once.")
+        names.add(candidate.candidate_id)
         label = labels.get(candidate.candidate_id)
         if label is None or candidate.problem_id not in found:
             lacks = f"has no verdict in {str(verdicts)!r}" if label is None else "is of no problem in the files"
             raise DajError(
                 f"candidate {candidate.candidate_id!r} of {str(candidates)!r} {lacks}. Label all candidates (`label` "
                 f"goes on where it stopped), and name all files of the problems."
+            )
+        if (label.problem_id, label.program) != (candidate.problem_id, fingerprint(candidate)):
+            raise DajError(
+                f"candidate {candidate.candidate_id!r}: the verdict in {str(verdicts)!r} is on another program of that "
+                f"name. Label these candidates anew."
             )
         graded.setdefault(candidate.problem_id, []).append((candidate, label.verdict.passed))
     if not graded:

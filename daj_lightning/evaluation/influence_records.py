@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from daj_lightning.data import JudgeData, corrupt
@@ -20,6 +22,13 @@ from daj_lightning.records import Comparison, DajError, Pair, Unit
 
 NUM_BINS = 40
 NUM_SAMPLES = 10
+_COLUMNS = {
+    "window": pa.int64(),
+    "sample": pa.int64(),
+    "domain": pa.string(),
+    "weight": pa.float64(),
+    "hypergradient": pa.float64(),
+}
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -45,9 +54,16 @@ def read_influence(path: str | Path) -> pa.Table:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
         raise DajError(f"influence: {str(path)!r} is no parquet ({str(error).splitlines()[0]}).") from error
-    missing = {"window", "sample", "domain", "weight", "hypergradient"} - set(table.column_names)
+    missing = _COLUMNS.keys() - set(table.column_names)
     if missing or not table.num_rows:
         raise DajError(f"influence: {str(path)!r} has {table.num_rows} rows and lacks the columns {sorted(missing)}.")
+    try:
+        table = table.select(list(_COLUMNS)).cast(pa.schema(list(_COLUMNS.items())))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DajError(f"influence: {str(path)!r} has other types ({str(error).splitlines()[0]}).") from error
+    holes = [name for name in ("window", "sample", "domain", "weight") if table[name].null_count]
+    if holes or pc.min(table["sample"]).as_py() < 0:
+        raise DajError(f"influence: {str(path)!r} has rows without {holes}, or samples below 0: no run writes these.")
     return table
 
 
@@ -102,7 +118,7 @@ def _by_sample(table: pa.Table, texts: Sequence[Text]) -> list[TrainingSample]:
         looks.setdefault(sample, []).append((window, weight, hypergradient))
     found = []
     for sample, own in looks.items():
-        credits = [-d for _, _, d in own if d is not None]
+        credits = [-d for _, _, d in own if d is not None and math.isfinite(d)]
         if credits:
             text, weight = texts[sample], max(own, key=lambda look: look[0])[1]
             mean = float(np.mean(credits))

@@ -93,7 +93,7 @@ def answer_from_row(row: Mapping[str, Any], where: str) -> Answer:
     ids, selection, kind = row["candidate_ids"], row["selection"], row.get("kind", "")
     if not isinstance(ids, list) or len(ids) != 2 or ids[0] == ids[1] or not all(isinstance(i, str) for i in ids):
         raise DajError(f"{where}: candidate_ids is {ids!r:.200}, wanted the ids of two candidates, in the order shown.")
-    if selection is not None and (isinstance(selection, bool) or selection not in (0, 1)):
+    if selection is not None and (type(selection) is not int or selection not in (0, 1)):
         raise DajError(f"{where}: selection is {selection!r:.200}, wanted 0 (the first), 1 (the second) or null.")
     if kind not in KINDS:
         raise DajError(f"{where}: kind is {kind!r:.200}, wanted 'mixed' or 'round', or none.")

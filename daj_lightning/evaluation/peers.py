@@ -74,7 +74,7 @@ def labelled_pair(row: Mapping[str, Any], where: str) -> LabelledPair:
     judgments = row["judgments"]
     if not isinstance(judgments, list) or len(judgments) not in (1, 2):
         raise DajError(f"{where}: judgments is {judgments!r:.200}, wanted a list of one or two, the second swapped.")
-    pair_id, question = str(row["pair_id"]), str(row.get("question", ""))
+    pair_id, question = str(row["pair_id"]), str(row.get("question") or "")
     answers = tuple(
         pair_answer(pair_id, question or pair_id, LABELS[row["label"]], order == 1, judgment, where)
         for order, judgment in enumerate(judgments)
@@ -82,8 +82,8 @@ def labelled_pair(row: Mapping[str, Any], where: str) -> LabelledPair:
     return LabelledPair(
         pair_id=pair_id,
         question=question,
-        responses=(str(row.get("response_A", "")), str(row.get("response_B", ""))),
-        source=str(row.get("source", "")),
+        responses=(str(row.get("response_A") or ""), str(row.get("response_B") or "")),
+        source=str(row.get("source") or ""),
         answers=answers,
         texts=tuple(map(text_of, judgments)),
     )
@@ -122,7 +122,11 @@ def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
         if missing:
             raise DajError(f"{where} lacks {missing}; wanted problem_id, candidate_id and score.")
         problem, candidate, score = str(row["problem_id"]), str(row["candidate_id"]), row["score"]
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        try:
+            finite = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+        except OverflowError:  # an integer that no float can hold
+            finite = False
+        if not finite:
             raise DajError(f"{where}: score is {score!r:.200}, wanted a finite number.")
         own = scores.setdefault(problem, {})
         if candidate in own:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -33,18 +30,12 @@ Evaluate = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Evaluate:
     """Runs the command with these options; evaluation.json."""
-    if importlib.util.find_spec("daj_lightning.evaluation.report") is None:
-        stand_in = ModuleType("daj_lightning.evaluation.report")
-        stand_in.write_report = lambda evaluation, directory: None  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
 
     def run(*options: str | Path) -> dict[str, Any]:
         assert main(["evaluate", "--output", str(tmp_path / "out"), *map(str, options)]) == 0, capsys.readouterr().err
         return dict(json.loads((tmp_path / "out" / "evaluation.json").read_text()))
-
-    return run
 
     return run
 
@@ -151,7 +142,9 @@ def test_a_pair_file_stands_on_its_own(tmp_path: Path, evaluate: Evaluate, capsy
         assert figure in printed
 
 
-def test_programs_that_were_labelled_by_files_are_evaluated(tmp_path: Path, evaluate: Evaluate) -> None:
+def test_programs_that_were_labelled_by_files_are_evaluated(
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two problems in the official schema, four programs, verdicts as `label` writes them, clustered by output."""
     problems = [
         {
@@ -195,6 +188,13 @@ def test_programs_that_were_labelled_by_files_are_evaluated(tmp_path: Path, eval
     }
     assert found["judges"] == []
     assert found["facts"]["benchmark"] == "LiveCodeBench"
+    for spoiled, told in (
+        ([*candidates, candidates[0]], "candidate 'p0' stands twice"),
+        ([*candidates[1:], dataclasses.replace(candidates[0], code="print(2)")], "is on another program"),
+    ):
+        write(tmp_path / "candidates.jsonl", [dataclasses.asdict(c) for c in spoiled])
+        assert main(["evaluate", "--output", str(tmp_path / "out"), *map(str, files)]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_a_run_tells_its_weights_and_its_samples(prepared: Prepared, tmp_path: Path, evaluate: Evaluate) -> None:
@@ -255,6 +255,12 @@ def test_a_run_tells_its_weights_and_its_samples(prepared: Prepared, tmp_path: P
         (["--data", "{root}", "--side", "unseen"], "has no problem on the side 'unseen'"),
         (["--data", "{root}", "--execute"], "--execute needs the problems' public tests"),
         (["--pairs", "a={pairs}", "a={pairs}"], "two judges are called 'a'"),
+        (["--pairs", "={pairs}"], "lacks a name; wanted NAME=FILE"),
+        (["--pairs", "a="], "lacks a file; wanted NAME=FILE"),
+        (["--data", "{root}", "--selections", "a=x", "a=y"], "two files of one name"),
+        (["--pairs", "{pairs}", "--num_workers", "0"], "num_workers=0 must be >= 1"),
+        (["--pairs", "{pairs}", "--output", "{pairs}/deeper"], "is a file. Name a directory."),
+        (["--data", "{damaged}"], "is damaged, or of another version"),
         (["--pairs", "{pairs}", "--influence", "x"], "give --data"),
     ],
 )
@@ -262,6 +268,9 @@ def test_options_that_do_not_go_together_are_refused(
     prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str
 ) -> None:
     paths = {"root": prepared.root, "nowhere": tmp_path / "nowhere", "pairs": published(tmp_path / "pairs.jsonl")}
+    paths["damaged"] = tmp_path / "damaged"
+    paths["damaged"].mkdir()
+    (paths["damaged"] / "manifest.json").write_text("{}")
     given = [option.format(**paths) for option in options]
     assert main(["evaluate", "--output", str(tmp_path / "out"), *given]) == 2
     assert told in capsys.readouterr().err

@@ -38,6 +38,29 @@ def record(path: Path, rows: Sequence[tuple[int, int, str, float, float | None]]
     return read_influence(path)
 
 
+@pytest.mark.parametrize(
+    ("spoiled", "told"),
+    [
+        ({"sample": -1}, "samples below 0"),
+        ({"sample": None}, r"rows without \['sample'\]"),
+        ({"domain": None}, r"rows without \['domain'\]"),
+        ({"window": "last"}, "has other types"),
+    ],
+)
+def test_a_table_that_no_run_writes_is_refused(tmp_path: Path, spoiled: dict[str, Any], told: str) -> None:
+    row = {"window": 1, "sample": 1, "domain": "easy", "weight": 1.0, "hypergradient": -0.1}
+    pq.write_table(pa.Table.from_pylist([{**row, **spoiled}]), tmp_path / "influence.parquet")
+    with pytest.raises(DajError, match=told):
+        read_influence(tmp_path / "influence.parquet")
+
+
+def test_a_look_that_diverged_credits_nobody(tmp_path: Path) -> None:
+    nan = float("nan")
+    table = record(tmp_path / "influence.parquet", [(1, 0, "hard", 1.0, nan), (2, 0, "hard", 1.0, -0.2)])
+    (helpful,), harmful = singled_out(table, TEXTS)
+    assert (helpful.influence, harmful) == (0.2, [])
+
+
 def test_influence_is_the_mean_over_looks_and_the_weight_that_of_the_last(tmp_path: Path) -> None:
     """Sample 0: d = -0.4 and -0.2, so 0.3 for the meta set; 1: +0.5; 2: never credited; 3: -0.1."""
     table = record(

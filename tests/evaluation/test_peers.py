@@ -88,14 +88,24 @@ def test_a_failure_of_a_pair_shows_the_programs_in_the_order_that_the_judge_saw(
     assert (failure.passed, failure.selection, failure.response) == ((False, True), 0, "because")
 
 
+def test_pairs_without_a_question_are_problems_of_their_own(tmp_path: Path) -> None:
+    rows = [{**both_orders(k, "A>B", "A>B", "A>B"), "question": None, "source": None} for k in range(3)]
+    pairs = read_labelled_pairs(write(tmp_path / "pairs.jsonl", rows))
+    assert [(pair.question, pair.source) for pair in pairs] == [("", "")] * 3
+    assert result(BothOrders("peer", "here", pairs)).pairwise["single order"].num_problems == 3
+
+
 def test_scores_are_numbers_one_a_candidate(tmp_path: Path) -> None:
     row = {"problem_id": "p", "candidate_id": "p0", "score": 1}
     assert read_scores(write(tmp_path / "s.jsonl", [row, {**row, "candidate_id": "p1", "x": 1}])) == {
         "p": {"p0": 1.0, "p1": 1.0}
     }
-    for wrong in ("high", None, True, float("nan"), float("inf")):
+    for wrong in ("high", None, True, float("nan"), float("inf"), 10**400):
         with pytest.raises(DajError, match="wanted a finite number"):
             read_scores(write(tmp_path / "s.jsonl", [{**row, "score": wrong}]))
+    (tmp_path / "long.jsonl").write_text('{"score": ' + "1" * 5000 + "}\n")
+    with pytest.raises(DajError, match=r"line 1 is not JSON \(ValueError\)"):
+        read_scores(tmp_path / "long.jsonl")
     with pytest.raises(DajError, match="line 2: candidate 'p0' has a score already"):
         read_scores(write(tmp_path / "s.jsonl", [row, row]))
     with pytest.raises(DajError, match=r"line 1 lacks \['score'\]"):
@@ -108,6 +118,7 @@ def test_scores_are_numbers_one_a_candidate(tmp_path: Path) -> None:
         ({"selection": 2}, "selection is 2, wanted 0"),
         ({"selection": True}, "selection is True"),
         ({"selection": "0"}, "selection is '0'"),
+        ({"selection": 1.0}, "selection is 1.0, wanted 0"),
         ({"candidate_ids": ["p0"]}, "wanted the ids of two candidates"),
         ({"candidate_ids": ["p0", "p0"]}, "wanted the ids of two candidates"),
         ({"candidate_ids": "p0p1"}, "wanted the ids of two candidates"),
