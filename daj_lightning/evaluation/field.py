@@ -17,6 +17,7 @@ from daj_lightning.data.rows import read_comparisons
 from daj_lightning.evaluation.baselines import Graded, baseline_rules
 from daj_lightning.evaluation.pass_at_1 import PassAt1
 from daj_lightning.evaluation.score import Score
+from daj_lightning.judge.prompts import before_candidates
 from daj_lightning.records import Candidate, DajError, Problem
 
 BENCHMARKS = {"livecodebench": "LiveCodeBench", "bigcodebench": "BigCodeBench"}
@@ -126,8 +127,8 @@ def prepared_field(root: str | Path, side: str, problems: Iterable[Problem] = ()
     shown: dict[str, str] = {}
     for comparison in read_comparisons(root / SIDES[side]):
         # What stands before the first program is the same in every prompt about the problem.
-        start = min(comparison.prompt.find(codes[name]) for name in comparison.candidate_ids)
-        shown.setdefault(comparison.problem_id, comparison.prompt[: max(start, 0)])
+        first = codes[comparison.candidate_ids[0]]
+        shown.setdefault(comparison.problem_id, before_candidates(comparison.prompt, first))
     at_hand = {problem.problem_id: problem for problem in problems if problem.problem_id in difficulty}
     graded = {name: everything[name] for name in difficulty}
     return Field(graded, difficulty, at_hand, shown, everything, BENCHMARKS.get(source, source))

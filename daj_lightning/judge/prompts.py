@@ -21,6 +21,8 @@ _KNOWN = _REQUIRED | _EITHER | {
     "title", "platform", "difficulty", "starter_code", "public_tests", "num_candidates", _REFERENCE
 }  # fmt: skip
 _NUM_PUBLIC_TESTS_SHOWN = 3
+_FENCE = "```python"
+"""Opens a program's block."""
 NO_PLACE = (
     "the prompt template has no {reference}, so that a reference cannot be shown. Put {reference} where the "
     "program should stand (before {candidates}, say), or set data.reference_support to 0."
@@ -81,6 +83,18 @@ class PromptTemplate:
         return _PLACEHOLDER.sub(lambda match: values[match.group(1)], self.text)
 
 
+def before_candidates(prompt: str, first: str) -> str:
+    """What a prompt says before its candidates, without a heading over them; empty where it shows no such program.
+
+    Args:
+        first: code of the candidate shown first.
+    """
+    code = first.strip()
+    places = [prompt.find(shown + code) for shown in (f"{_heading(1)}\n{_FENCE}\n", "1: ")]
+    start = next((place for place in places if place >= 0), 0)
+    return re.sub(r"\n#[^\n]*\s*\Z", "", prompt[:start]).strip()
+
+
 def _read(template: str) -> str:
     path = Path(template)
     if path.is_file():
@@ -104,7 +118,11 @@ def _show_reference(reference: Candidate) -> str:
 
 
 def _show_candidate(index: int, candidate: Candidate) -> str:
-    return f"--- Solution {index} ---\n```python\n{_code(candidate)}\n```"
+    return f"{_heading(index)}\n{_FENCE}\n{_code(candidate)}\n```"
+
+
+def _heading(index: int) -> str:
+    return f"--- Solution {index} ---"
 
 
 def _code(candidate: Candidate) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daj_lightning.judge import PromptTemplate
+from daj_lightning.judge.prompts import before_candidates
 from daj_lightning.records import Candidate, DajError, Problem, TestCase
 
 PROBLEM = Problem(
@@ -24,6 +25,15 @@ def test_braces_in_statements_and_programs_stay_what_they_are(name: str) -> None
     assert prompt.count(OTHER.code) == 1
     assert prompt.count(PROBLEM.statement) == 1
     assert prompt.index(BRACES.code) < prompt.index(OTHER.code)
+
+
+@pytest.mark.parametrize("name", ["five_steps", "compact", "bare"])
+def test_before_the_candidates_stands_what_was_asked(name: str) -> None:
+    """Whatever the template wraps programs in is gone; white space around a program is not in the prompt."""
+    first = Candidate("c0", "p1", "weak", "\nprint(1)\n")
+    told = before_candidates(PromptTemplate(name).fill(PROBLEM, [first, OTHER]), first.code)
+    assert told.endswith("1 2\nOutput:\n3" if name == "five_steps" else PROBLEM.statement)
+    assert before_candidates("a prompt of others", first.code) == ""
 
 
 def test_the_five_steps_name_what_the_paper_names() -> None:
