@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from daj_lightning.evaluation.document import Cell, Column, Paragraph, Row, Table, number, score_cell
 from daj_lightning.evaluation.hostile import name
-from daj_lightning.evaluation.paper_figures import PAPER_TABLES, PaperTable
+from daj_lightning.evaluation.paper_figures import PAPER_TABLES, ZERO_SHOT, PaperTable
 from daj_lightning.evaluation.results import ByLevel, Evaluation
 
 _Beside = tuple[str, str, ByLevel]
@@ -107,7 +107,8 @@ def _beside(table: PaperTable, evaluation: Evaluation) -> Iterator[_Beside]:
     judges = [judge for judge in evaluation.judges if judge.pass_at_1]
     bounds = evaluation.baselines
     policy = evaluation.facts.get("policy", "")
-    blocks = [block for block in table.blocks if table.number != "3" or _words(block.heading) == _words(policy)]
+    of_judges = [block for block in table.blocks if block.heading != ZERO_SHOT]  # the others pick nothing
+    blocks = [block for block in of_judges if table.number != "3" or _words(block.heading) == _words(policy)]
     own = f"Ours: {name(policy)}" if table.number == "3" and policy else "Ours only"
     placed = set()
     for block in blocks:

@@ -28,6 +28,8 @@ class PaperTable(NamedTuple):
     blocks: Sequence[PaperBlock]
 
 
+ZERO_SHOT = "Zero-shot methods"
+"""Models that answer once; nobody judges their programs."""
 _LEVELS = ("overall", "easy", "medium", "hard")
 
 
@@ -42,7 +44,7 @@ TABLE_1 = PaperTable(
     ("overall",),
     [
         _block(
-            "Zero-shot methods",
+            ZERO_SHOT,
             ("o3-mini (medium)", 33.1),
             ("o1 (high)", 32.4),
             ("o3-mini (high)", 32.4),
@@ -59,7 +61,7 @@ TABLE_2 = PaperTable(
     _LEVELS,
     [
         _block(
-            "Zero-shot methods",
+            ZERO_SHOT,
             ("o4-mini (high)", 77.1, 100.0, 89.7, 57.4),
             ("Gemini-2.5-Pro-06-05", 72.5, 100.0, 82.1, 52.5),
             ("o4-mini (medium)", 71.8, 96.8, 79.5, 54.1),

@@ -187,6 +187,16 @@ def test_ours_stands_in_the_rows_that_it_belongs_to(tmp_path: Path) -> None:
     assert len(table_4b["GRPO: Domain"]) == 4, "nothing of ours: no column"
 
 
+def test_a_judge_by_a_model_of_the_zero_shot_rows_is_not_that_row(tmp_path: Path) -> None:
+    """The paper's row is one program of o4-mini; ours picks among several by its judgments."""
+    evaluation = full_evaluation()
+    judge = replace(evaluation.judges[1], name="o4-mini (high)")
+    shown = page(replace(evaluation, judges=[evaluation.judges[0], judge]), tmp_path)
+    table_2 = paper_table(shown, 2)
+    assert table_2["Zero-shot methods: o4-mini (high)"][4:] == [""] * 4
+    assert table_2["Ours only: o4-mini (high)"][4] != ""
+
+
 def test_a_table_of_another_benchmark_has_nothing_of_ours(tmp_path: Path) -> None:
     shown = page(full_evaluation(), tmp_path)
     assert all(len(row) == 1 for row in paper_table(shown, 1).values())
