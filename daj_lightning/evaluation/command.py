@@ -105,7 +105,7 @@ def evaluate_files(given: Given, run: Run | None, console: Console) -> Evaluatio
     evaluation = evaluate(given.title, field, judges, facts, clusters, weights, samples)
     for judge in judges:
         for note in judge.notes:
-            console.print(f"{judge.name}: {note}", highlight=False, soft_wrap=True)
+            console.print(f"{judge.name}: {note}", markup=False, highlight=False, soft_wrap=True)
     for table in evaluation_tables(evaluation):
         console.print(table)
     write_json(Path(given.output) / "evaluation.json", evaluation)

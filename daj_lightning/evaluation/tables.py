@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.markup import escape
 from rich.table import Table
 
 from daj_lightning.evaluation.results import ByLevel, Evaluation
@@ -60,11 +61,11 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
         tests = Table("judges", "test", "difference", "p", title="paired tests")
         for test in evaluation.tests:
             p_value = "-" if test.p_value is None else "< 0.0001" if test.p_value < 1e-4 else f"{test.p_value:.4f}"
-            tests.add_row(f"{test.first} - {test.second}", test.test, str(test.difference), p_value)
+            tests.add_row(escape(f"{test.first} - {test.second}"), test.test, str(test.difference), p_value)
         tables.append(tests)
     for judge in ours:
         if judge.curve:
-            points = Table("strategy", "comparisons", "pass@1", title=f"{judge.name}: pass@1 by comparisons")
+            points = Table("strategy", "comparisons", "pass@1", title=f"{escape(judge.name)}: pass@1 by comparisons")
             for point in judge.curve:
                 points.add_row(point.strategy, f"{point.num_comparisons:.1f}", str(point.pass_at_1))
             tables.append(points)
@@ -76,13 +77,13 @@ def levels_table(rows: Mapping[str, ByLevel], title: str, corner: str) -> Table:
     levels = [level for level in ("overall", *LEVELS) if any(level in by_level for by_level in rows.values())]
     table = Table(corner, *levels, title=title)
     for name, by_level in rows.items():
-        table.add_row(name, *(_short(by_level[level]) if level in by_level else "-" for level in levels))
+        table.add_row(escape(name), *(_short(by_level[level]) if level in by_level else "-" for level in levels))
     return table
 
 
 def pairwise_table(evaluation: Evaluation) -> Table:
     """A row a metric, a column a judge: what one accuracy hides."""
-    table = Table("one right, one wrong", *(judge.name for judge in evaluation.judges), title="pairwise")
+    table = Table("one right, one wrong", *(escape(judge.name) for judge in evaluation.judges), title="pairwise")
     names = list(dict.fromkeys(name for judge in evaluation.judges for name in judge.pairwise))
     for name in names:
         scores = (judge.pairwise.get(name) for judge in evaluation.judges)

@@ -117,6 +117,28 @@ def test_scores_of_the_table_are_those_that_test_writes(prepared: Prepared, tmp_
     )
 
 
+def test_names_of_judges_are_no_markup(
+    prepared: Prepared, tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = right_answers(prepared, tmp_path / "ours.jsonl")
+    evaluate("--data", prepared.root, "--judgments", f"[/b]={file}", f"[s9]={file}")
+    printed = capsys.readouterr().out
+    assert "[/b]: pass@1 by comparisons" in printed
+    assert "[/b] - [s9]" in printed
+
+
+def test_a_failure_shows_what_was_asked_without_its_programs(
+    prepared: Prepared, tmp_path: Path, evaluate: Evaluate
+) -> None:
+    """The prompts' statements, where nobody names the problems."""
+    worst = right_answers(prepared, tmp_path / "worst.jsonl", right=False)
+    found = evaluate("--data", prepared.root, "--judgments", worst)["failures"]
+    asked = {c.problem_id: c.prompt for c in read_comparisons(prepared.root / "test.jsonl")}
+    assert found
+    for failure in found:
+        assert failure["statement"] == asked[failure["problem_id"]].partition("\n--- Solution 1 ---")[0] != ""
+
+
 def test_selections_stand_in_place_of_votes(prepared: Prepared, tmp_path: Path, evaluate: Evaluate) -> None:
     """A judge whose votes are all right, and whose strategy picked a wrong program everywhere."""
     graded, sides = read_graded(prepared.root), json.loads((prepared.root / "problems.json").read_text())
