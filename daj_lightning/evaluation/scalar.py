@@ -66,11 +66,12 @@ class ScalarModel:
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(directory)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = load(directory, steps is not None, self.device)
-        if self.model.config.pad_token_id is None:
-            self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        self.names_padding = self.model.config.pad_token_id is not None
         self.tag_id = self._tag_id(steps.tag) if steps else -1
 
     def _tag_id(self, tag: str) -> int:
+        if len(tag) < 2 or not (self.steps and self.steps.split):
+            raise DajError("a step's tag needs two letters or more, since programs hold single ones; its split one.")
         ids = self.tokenizer.encode(tag, add_special_tokens=False)
         if len(ids) != 1:
             raise DajError(
@@ -93,6 +94,7 @@ class ScalarModel:
     def _harmless(self, text: str) -> str:
         tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
         tokens += [self.steps.tag] if self.steps else []
+        text = re.sub("[\ud800-\udfff]", "\ufffd", text)  # half a character: no tokenizer takes it
         spelled = re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
         return spelled.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
@@ -100,6 +102,10 @@ class ScalarModel:
     def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """One number for each encoded program, higher is better; together as one batch."""
         length = max(map(len, rows))
+        if not self.names_padding:
+            # It reads a row's last token that is no padding, without a name for padding the last one. So padding is
+            # called what no row ends in; the tokenizer's may be the end of a turn, and that of every chat.
+            self.model.config.pad_token_id = min(set(range(len(rows) + 1)) - {row[-1] for row in rows})
         input_ids = torch.full((len(rows), length), self.model.config.pad_token_id, dtype=torch.int64)
         attention_mask = torch.zeros((len(rows), length), dtype=torch.int64)
         for r, row in enumerate(rows):
@@ -159,7 +165,7 @@ def score_file(
 ) -> tuple[int, int, int]:
     """`score` of the command line: a row {problem_id, candidate_id, score, ...} for every candidate with code.
 
-    Goes on where an earlier run of the same model broke off.
+    Goes on where an earlier run of the same model, with the same settings, broke off.
 
     Returns:
         Numbers of new scores, of those that were there, and of programs whose middle was cut.
@@ -169,7 +175,7 @@ def score_file(
     if batch_size < 1 or max_length < 1:
         raise DajError(f"batch_size={batch_size} and max_length={max_length} must be >= 1.")
     wanted = read_wanted(candidates, {problem.problem_id: question(problem) for problem in problems})
-    made_by = f"{model}, {steps}" if steps else model
+    made_by = f"{model}, {f'{steps}, ' if steps else ''}max_length={max_length}"
     with Journal(output, "scores", _ROW, begins='{"problem_id') as journal:
         done = _done(output, {c.candidate_id: fingerprint(c) for c, _ in wanted}, made_by)
         left = [(c, statement) for c, statement in wanted if c.candidate_id not in done]

@@ -72,6 +72,25 @@ def test_a_reward_model_scores_as_transformers_itself_does(models: Path) -> None
     assert model.score([model.encode("Add.", "print(1)")]) == [pytest.approx(float(theirs), rel=1e-5)]
 
 
+def test_a_model_that_names_no_padding_is_read_at_the_last_token_whatever_it_is(models: Path, tmp_path: Path) -> None:
+    """The end of a turn is padding to many tokenizers; transformers reads such a model's last token all the same."""
+    directory = tmp_path / "unpadded"
+    shutil.copytree(models / "reward", directory)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    model = ScalarModel(str(directory))
+    rows = [[*model.encode("Add.", code), end] for end, code in enumerate(("a", "bb", "ccc", ""))]
+    assert model.tokenizer.pad_token_id in {row[-1] for row in rows}
+    alone = Qwen2ForSequenceClassification.from_pretrained(directory)
+    theirs = [float(alone(torch.tensor([row])).logits.detach()) for row in rows]
+    assert model.score(rows) == pytest.approx(theirs, rel=1e-4)
+
+
+def test_half_a_character_is_scored_as_one_that_is_unknown(models: Path) -> None:
+    model = ScalarModel(str(models / "reward"))
+    assert model.encode("Add.\udc00", "'\ud800'") == model.encode("Add.\ufffd", "'\ufffd'")
+
+
 @pytest.mark.parametrize("how", ["min", "product", "last"])
 def test_a_process_reward_model_is_read_at_the_tag_behind_each_step(models: Path, how: str) -> None:
     model = ScalarModel(str(models / "steps"), Steps(TAG, "\n\n", how))  # type: ignore[arg-type]
@@ -111,6 +130,9 @@ def test_models_that_give_no_such_number_are_refused(models: Path) -> None:
         ScalarModel(str(models / "three"), Steps(TAG))
     with pytest.raises(DajError, match="no such directory"):
         ScalarModel(str(models / "nowhere"))
+    for steps in (Steps("+"), Steps(TAG, split="")):
+        with pytest.raises(DajError, match="tag needs two letters or more"):
+            ScalarModel(str(models / "steps"), steps)
     with pytest.raises(DajError, match="tokens of this tokenizer, wanted one"):
         ScalarModel(str(models / "steps"), Steps("a tag of words"))
 
@@ -136,6 +158,8 @@ def test_score_writes_a_row_a_program_and_goes_on_where_it_stopped(
     assert "scored 2 programs (1 were done before" in capsys.readouterr().out
     assert read_scores(output)["p"] == pytest.approx(whole["p"], rel=1e-4)
 
+    assert main([*command, "--max-length", "64"]) == 2, "programs would lose their middle in some rows alone"
+    assert "Name another output" in capsys.readouterr().err
     other = [word if word != str(models / "reward") else str(models / "steps") for word in command]
     assert main([*other, "--kind", "process", "--step-tag", TAG]) == 2
     assert "Name another output" in capsys.readouterr().err
