@@ -73,14 +73,16 @@ def _curve(
     ]
     bounds = [(rule, 100 * levels[rule].value) for rule in ("random", "oracle") if rule in levels]
     chart = LineChart("comparisons a problem (mean)", "pass@1, percent", series, bounds)
+    differ = len({p.pass_at_1.num_problems for p in points}) > 1
     rows = [
-        Row(Cell(name(p.strategy)), [Cell(number(p.num_comparisons, 1)), score_cell(p.pass_at_1)])
+        Row(Cell(name(p.strategy)), [Cell(number(p.num_comparisons, 1)), score_cell(p.pass_at_1, with_count=differ)])
         for entries in (families[key] for key in sorted(families))
         for p in entries
     ]
     columns = [Column("strategy", numeric=False), Column("comparisons"), Column("pass@1")]
     title = f"“{judge}”, {num_candidates} candidates: accuracy against comparisons"
-    table = Table(f"{title}. pass@1, percent, with 95 % intervals.", columns, rows)
+    note = "Strategies are replayed on the problems whose pairs were all asked: other problems than of the rest."
+    table = Table(f"{title}. pass@1, percent, with 95 % intervals.", columns, rows, note if differ else "")
     best = max(points, key=lambda p: (p.pass_at_1.value if p.pass_at_1.num_problems else -1, -p.num_comparisons))
     alt = (
         f"pass@1 against comparisons for {counted(len(families), 'strategy', 'strategies')}; the highest is "

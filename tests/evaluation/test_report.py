@@ -187,6 +187,18 @@ def test_ours_stands_in_the_rows_that_it_belongs_to(tmp_path: Path) -> None:
     assert len(table_4b["GRPO: Domain"]) == 4, "nothing of ours: no column"
 
 
+def test_a_curve_over_several_sets_of_problems_says_so(tmp_path: Path) -> None:
+    evaluation = full_evaluation()
+    told = "Strategies are replayed on the problems whose pairs were all asked"
+    assert told not in page(evaluation, tmp_path).text
+    judge = evaluation.judges[0]
+    first, *others = judge.curve
+    fewer = replace(first, pass_at_1=replace(first.pass_at_1, num_problems=7))
+    shown = page(replace(evaluation, judges=[replace(judge, curve=[fewer, *others])]), tmp_path)
+    assert told in shown.text
+    assert any(row[-1].endswith("n=7") for table in range(len(shown.tables)) for row in shown.table(table))
+
+
 def test_a_judge_by_a_model_of_the_zero_shot_rows_is_not_that_row(tmp_path: Path) -> None:
     """The paper's row is one program of o4-mini; ours picks among several by its judgments."""
     evaluation = full_evaluation()
