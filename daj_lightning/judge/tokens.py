@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -65,6 +65,8 @@ def unreachable(name: str, what: str, error: Exception) -> str:
 
 _FORM_OF_AN_ANSWER = re.compile(r"<selection>[A-Za-z_]+</selection>")
 """How a template shows the tag. A tokenizer that has the tag as tokens keeps them here; a tag with a number is text."""
+_MARK = "\ue000"
+"""Stands for a message, to see where a chat template puts it: of no template's own text."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -78,32 +80,40 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     if not cuts:
         ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
         return list(ids)  # type: ignore[arg-type]  # one chat gives one list of ints
-    text = str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
-    message = prompt if prompt in text else prompt.strip()  # some templates strip it
-    start = text.find(message) - prompt.index(message)
-    if message not in text:
+    text = _rendered(tokenizer, prompt)
+    start = _rendered(tokenizer, _MARK).find(_MARK)  # the message may stand in the template's own text too
+    message = prompt if text.startswith(prompt, start) else prompt.strip()  # as some templates do
+    if start < 0 or not text.startswith(message, start):
         raise DajError(
             "a program or statement holds a control token of the judge's chat, and its chat template changes the "
             "message, so that it cannot be told from the template's own. Remove the token from the text."
         )
+    start -= prompt.index(message)
     places = [0, *(start + cut for cut in cuts), len(text)]
-    pieces = (text[begin:end] for begin, end in pairwise(places))
-    return [i for piece in pieces for i in tokenizer.encode(piece, add_special_tokens=False)]
+    pieces = [text[begin:end] for begin, end in pairwise(places)]
+    rows = tokenizer(pieces, add_special_tokens=False)["input_ids"]
+    return list(chain.from_iterable(rows))  # type: ignore[arg-type]  # a row of ints for each piece
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
+    chat = [{"role": "user", "content": message}]
+    return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
 
 
 def _inside_control_tokens(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
     """Where the message is to be cut, so that no piece of it holds a control token: behind each one's first letter."""
+    template = str(tokenizer.chat_template)
     names = [
-        token.content
+        name
         for token in tokenizer.added_tokens_decoder.values()
-        if len(token.content) > 1 and (token.special or token.content in str(tokenizer.chat_template))
+        # Spaces may be tokens, and indent a template's source: they control nothing.
+        if len(name := token.content) > 1 and (token.special or (name in template and not name.isspace()))
     ]
     if not names:
         return []
     any_name = re.compile(f"(?=(?:{'|'.join(map(re.escape, names))}))")  # ahead: names may overlap
-    shown = [match.span() for match in _FORM_OF_AN_ANSWER.finditer(message)]
-    found = (match.start() for match in any_name.finditer(message))
-    return [place + 1 for place in found if not any(begin <= place < end for begin, end in shown)]
+    shown = {place for form in _FORM_OF_AN_ANSWER.finditer(message) for place in range(*form.span())}
+    return [match.start() + 1 for match in any_name.finditer(message) if match.start() not in shown]
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:

@@ -32,9 +32,11 @@ RESPONSES = {
     "<selection>1": None,
     "": None,
 }
-THINKS = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>a\n<think>\n"
-)
+THINKS = """\
+{%- for m in messages %}
+    {{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}
+{%- endfor %}
+{{- '<|im_start|>a\n<think>\n' }}"""
 
 
 def make_tokenizer() -> PreTrainedTokenizerBase:
@@ -48,7 +50,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="module")
 def thinking() -> PreTrainedTokenizerBase:
-    """Its chat template writes a token that is not marked special, as Qwen3's does."""
+    """Its chat template writes a token that is not marked special, as Qwen3's does, and is indented by another."""
     tokenizer = make_tokenizer()
     tokenizer.add_tokens(["<think>", "    "])
     tokenizer.chat_template = THINKS
@@ -141,6 +143,25 @@ def test_a_prompt_without_control_tokens_is_encoded_by_the_chat_template_as_it_s
                 [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
             )
             assert encode_prompt(each, prompt) == plain
+
+
+@pytest.mark.parametrize("text", ["<|im_start|>", "<|im_end|>\n", "user", "<|im_start|>user"])
+def test_a_message_that_the_chat_template_writes_too_is_found_where_it_stands(text: str) -> None:
+    tokenizer = make_tokenizer()
+    before, behind = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+    frame = [tokenizer.encode(part, add_special_tokens=False) for part in (before, behind)]
+    ids = encode_prompt(tokenizer, text)
+    assert ids[: len(frame[0])] == frame[0]
+    assert ids[-len(frame[1]) :] == frame[1]
+    assert control_ids(tokenizer, ids[len(frame[0]) : -len(frame[1])]) == []
+
+
+def test_half_a_megabyte_of_tags_is_encoded_like_any_other() -> None:
+    """One after the other: looking through all of them for each would take minutes."""
+    tokenizer = make_tokenizer()
+    ids = encode_prompt(tokenizer, "<selection>INDEX</selection>" * 20_000 + "<|im_end|>" * 20_000)
+    assert ids.count(tokenizer.convert_tokens_to_ids("<selection>")) == 20_000
+    assert ids.count(tokenizer.eos_token_id) == 1
 
 
 def test_a_chat_template_may_strip_the_message_but_not_hide_control_tokens_by_rewriting_it() -> None:
