@@ -32,6 +32,8 @@ class _Entry(NamedTuple):
 class Desk:
     """Takes problems, gives futures. A future that is cancelled takes its problem off before the next batch.
 
+    Every future comes to an end, also if the thread does.
+
     Args:
         selector: asked from this thread alone.
     """
@@ -40,13 +42,20 @@ class Desk:
         self.docket = Docket(selector)
         self.waiting: dict[str, Future[Choice]] = {}
         self._door: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._is_open = True
+        self._key = threading.Lock()
+        """Held to come in, and to close."""
         self._thread = threading.Thread(target=self._work, name="daj-serve", daemon=True)
         self._thread.start()
 
     def submit(self, problem: Problem, candidates: Sequence[Candidate], screening: Screening) -> Future[Choice]:
         """The choice, once it has fallen; JudgeFailed where the judge failed."""
         future: Future[Choice] = Future()
-        self._door.put(_Entry(problem, candidates, screening, future))
+        with self._key:
+            if self._is_open:
+                self._door.put(_Entry(problem, candidates, screening, future))
+            else:
+                future.set_exception(_ended())
         return future
 
     @property
@@ -54,29 +63,46 @@ class Desk:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Let the thread end after its batch; what still waits is cancelled."""
+        """Let the thread end after its batch; whoever still waits gets JudgeFailed."""
         self._door.put(None)
         self._thread.join(CLOSE_LIMIT_S)
 
     def _work(self) -> None:
-        while self._let_in():
-            for key in [key for key, future in self.waiting.items() if future.cancelled()]:
-                del self.waiting[key]
+        try:
+            while self._let_in():
+                self._step()
+        finally:
+            self._turn_away()
+
+    def _step(self) -> None:
+        for key in [key for key, future in self.waiting.items() if future.cancelled()]:
+            del self.waiting[key]
+            self.docket.drop(key)
+        if not self.docket:
+            return
+        try:
+            finished = self.docket.step()
+        except Exception as error:  # whatever it was: those of this batch are told, and the service goes on
+            LOG.exception("the judge failed")
+            for key in self.docket.last_asked:
                 self.docket.drop(key)
-            if not self.docket:
-                continue
-            try:
-                finished = self.docket.step()
-            except Exception as error:  # whatever it was: those of this batch are told, and the service goes on
-                LOG.exception("the judge failed")
-                for key in self.docket.last_asked:
-                    self.docket.drop(key)
-                    _settle(self.waiting.pop(key), error)
-                continue
-            for key, choice in finished.items():
-                _settle(self.waiting.pop(key), choice)
-        for future in self.waiting.values():
-            future.cancel()
+                _settle(self.waiting.pop(key), error)
+            return
+        for key, choice in finished.items():
+            _settle(self.waiting.pop(key), choice)
+
+    def _turn_away(self) -> None:
+        """Whoever waits, inside or before the door."""
+        with self._key:
+            self._is_open = False
+        futures = list(self.waiting.values())
+        with suppress(queue.Empty):
+            while True:
+                entry = self._door.get_nowait()
+                futures += [entry.future] if entry else []
+        for future in futures:
+            with suppress(InvalidStateError):
+                future.set_exception(_ended())
 
     def _let_in(self) -> bool:
         """Whoever has come; waits for somebody if nobody is here. False: the house is closed."""
@@ -101,6 +127,11 @@ def _settle(future: Future[Choice], result: Choice | Exception) -> None:
         if isinstance(result, Choice):
             future.set_result(result)
         else:
-            failed = JudgeFailed(f"{type(result).__name__}: {result}")
+            reason = f"{type(result).__name__}: {str(result).removesuffix('.')}"
+            failed = JudgeFailed(f"{reason}. So it did for all requests of this batch; try again.")
             failed.__cause__ = result
             future.set_exception(failed)
+
+
+def _ended() -> JudgeFailed:
+    return JudgeFailed("nobody asks it any more. Start the service again; its log says whether it was told to end.")

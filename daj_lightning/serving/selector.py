@@ -195,7 +195,6 @@ class Docket:
     def step(self) -> dict[str, Choice]:
         """Answer one batch of questions; returns the problems that it settled, and those that needed none."""
         portion, questions, known = self._portion()
-        self.last_asked = {key for key, _ in portion}
         new = [question for question, answer in zip(questions, known, strict=True) if answer is None]
         judgments = iter(self.selector.ask(new) if new else [])
         answers = []
@@ -216,6 +215,7 @@ class Docket:
         """The next questions with what is remembered of them; problems that may not be asked about are dropped."""
         while True:
             portion = self._dialogues.next(self.selector.batch_size)
+            self.last_asked = {key for key, _ in portion}
             before: Counter[tuple[str, Pair]] = Counter()
             questions = []
             for key, pair in portion:

@@ -135,9 +135,7 @@ class _House:
                     raise HTTPException(499, "the client has gone.")
             choice = future.result()
         except JudgeFailed as error:
-            raise HTTPException(
-                500, f"the judge failed: {error}. Other requests are not touched; try again."
-            ) from error
+            raise HTTPException(500, f"the judge failed: {error}") from error
         finally:
             future.cancel()  # of no consequence once it is done; else the desk drops the problem
         return _answer(problem.problem_id, candidates, choice)

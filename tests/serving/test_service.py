@@ -39,14 +39,14 @@ class Gate(TransformersEngine):
         self.open.set()
         self.arrived = threading.Semaphore(0)
         self.sizes: list[int] = []
-        self.fails = False
+        self.fails: BaseException | None = None
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
         self.sizes.append(len(prompts))
         self.arrived.release()
         assert self.open.wait(30)
         if self.fails:
-            raise RolloutError("the judge's machine is on fire.")
+            raise self.fails
         return super().generate(prompts, sampling)
 
 
@@ -260,13 +260,45 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaks_nothing(service: S
 
 
 def test_a_failing_judge_is_told_to_whoever_asked_and_the_service_lives_on(service: Service) -> None:
-    service.gate.fails = True
+    service.gate.fails = RolloutError("the judge's machine is on fire.")
     failed = service.select(row_of(1, 2))
-    service.gate.fails = False
+    service.gate.fails = None
     assert failed.status == 500
     assert "the judge's machine is on fire" in failed.body["detail"]
     assert service.select(row_of(1, 2)).status == 200
-    assert service.room.waiting == 0
+    until(lambda: service.room.waiting == 0)
+
+
+def test_a_question_that_cannot_be_put_is_told_to_whoever_asked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the judge is asked: the batch before this one, long answered, is not to be told."""
+    assert service.select(row_of(1, 2)).status == 200
+    with monkeypatch.context() as broken:
+        broken.setattr("daj_lightning.serving.selector.compare", lambda *_: 1 / 0)
+        failed = service.select(row_of(2, 2))
+    assert failed.status == 500
+    assert "ZeroDivisionError" in failed.body["detail"]
+    assert service.select(row_of(1, 2)).status == 200
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_judge_whose_thread_has_ended(exported: Path) -> None:
+    """One is in the batch, one came during it, one comes afterwards."""
+    with serving(exported) as running, ThreadPoolExecutor(2) as clients:
+        running.gate.open.clear()
+        running.gate.fails = SystemExit()
+        inside = [clients.submit(running.select, row_of(1, 2))]
+        assert running.gate.arrived.acquire(timeout=10)
+        inside.append(clients.submit(running.select, row_of(2, 2)))
+        until(lambda: running.room.waiting == 2)
+        time.sleep(0.3)  # from the door to the desk
+        running.gate.open.set()
+        for reply in [*(future.result(30) for future in inside), running.select(row_of(3, 2))]:
+            assert reply.status == 500
+            assert "Start the service again" in reply.body["detail"]
+        until(lambda: running.room.waiting == 0)
+        assert running.call("GET", "/health").status == 503
 
 
 def test_a_hybrid_service_executes_and_says_who_is_out(exported: Path) -> None:
