@@ -77,8 +77,7 @@ class Screener:
                     yield unscreened(candidates, UNTESTED)
         except SandboxError as error:
             raise DajError(
-                f"the sandbox failed, which says nothing about the programs: {error}. The same command goes on where "
-                f"it broke off."
+                f"the sandbox failed, which says nothing about the programs: {str(error).removesuffix('.')}. Try again."
             ) from error
         finally:
             verdicts.close()  # type: ignore[attr-defined]  # a generator; ends what still runs

@@ -36,6 +36,8 @@ LEFT_INTERVAL_S = 0.5
 DRAIN_LIMIT_S = 120
 """From SIGTERM on; whoever waits longer is cut off."""
 _SHOWN_ERRORS = 5
+_SHOWN_CHARS = 50
+"""Of a field's name, which is the client's."""
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     408: {"model": Refusal, "description": "the body did not arrive in time"},
     413: {"model": Refusal, "description": "the body is too large"},
@@ -70,8 +72,9 @@ def serve(
         )
     try:
         listener = socket.create_server((host, port))
-    except OSError as error:
-        raise DajError(f"cannot listen on {host}:{port}: {error.strerror or error}. Give another --port.") from error
+    except (OSError, OverflowError) as error:  # no such port
+        reason = getattr(error, "strerror", None) or error
+        raise DajError(f"cannot listen on {host}:{port}: {reason}. Give another --host or --port.") from error
     with listener:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn drains first, then raises it again
         selector = Selector(judge, strategy, batch_size, engine, screener)
@@ -123,16 +126,13 @@ class _House:
     async def select(self, asked: Request, http: HttpRequest) -> Answer:
         """The candidate that is most likely to pass every hidden test, by the judge's comparisons."""
         problem, candidates = group = await run_in_threadpool(self._checked, asked)
-        try:
-            screening = await self._screened(group)
-        except Exception as error:
-            raise HTTPException(500, f"the sandbox failed: {error}") from error
+        screening = await self._screened(group, http)
         future = asyncio.wrap_future(self.desk.submit(problem, candidates, screening))
         try:
             while not future.done():
                 await asyncio.wait([future], timeout=LEFT_INTERVAL_S)
                 if not future.done() and await http.is_disconnected():
-                    raise HTTPException(499, "the client has gone.")
+                    raise _gone()
             choice = future.result()
         except JudgeFailed as error:
             raise HTTPException(500, f"the judge failed: {error}") from error
@@ -170,20 +170,29 @@ class _House:
             raise HTTPException(422, f"{reason}. Shorten the statement or the candidates.")
         return group
 
-    async def _screened(self, group: Group) -> Screening:
+    async def _screened(self, group: Group, http: HttpRequest) -> Screening:
         screener = self.selector.screener
         if screener is None:
             return unscreened(group[1])
         async with self.kitchen:
-            return await run_in_threadpool(lambda: next(screener.screen([group])))
+            if await http.is_disconnected():  # while others were served
+                raise _gone()
+            try:
+                return await run_in_threadpool(lambda: next(screener.screen([group])))
+            except DajError as error:
+                raise HTTPException(500, str(error)) from error
+
+
+def _gone() -> HTTPException:
+    return HTTPException(499, "the client has gone.")
 
 
 def _answer(problem_id: str, candidates: Sequence[Candidate], choice: Choice) -> Answer:
     chosen = choice.selection
     winner = chosen.winner
-    about = chosen.votes.index(max(chosen.votes)) if winner is None else winner
-    name = candidates[about].candidate_id
     screening = choice.screening
+    about = max(screening.kept, key=chosen.votes.__getitem__) if winner is None else winner
+    name = candidates[about].candidate_id
     return Answer(
         problem_id=problem_id,
         selected=winner,
@@ -211,7 +220,7 @@ async def _malformed(http: HttpRequest, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = []
     for entry in error.errors()[:_SHOWN_ERRORS]:
-        place = ".".join(str(part) for part in entry["loc"] if part != "body")
+        place = ".".join(str(part)[:_SHOWN_CHARS] for part in entry["loc"] if part != "body")
         found.append(f"{place}: {entry['msg']}" if place else f"{entry['msg']} {entry.get('ctx', {}).get('error', '')}")
     wanted = 'wanted a JSON object {"statement": text, "candidates": [code, ...]} with Content-Type: application/json'
     return JSONResponse({"detail": f"{'; '.join(found).strip()}. {wanted}; /openapi.json says all."}, 422)

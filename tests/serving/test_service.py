@@ -22,9 +22,10 @@ import uvicorn
 
 from attacks import ATTACKS
 from daj_lightning.__main__ import main
+from daj_lightning.execution import Sandbox, SandboxError
 from daj_lightning.judge import RoundRobin, parse_selection
 from daj_lightning.rollout import Rollout, RolloutError, Sampling, TransformersEngine
-from daj_lightning.serving import Screener, Selector
+from daj_lightning.serving import Screener, Screening, Selector
 from daj_lightning.serving.door import Room
 from daj_lightning.serving.service import build_app
 from tiny_judge import row_of
@@ -40,6 +41,8 @@ class Gate(TransformersEngine):
         self.arrived = threading.Semaphore(0)
         self.sizes: list[int] = []
         self.fails: BaseException | None = None
+        self.mumbles = False
+        """Its answers cannot be read."""
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
         self.sizes.append(len(prompts))
@@ -47,6 +50,8 @@ class Gate(TransformersEngine):
         assert self.open.wait(30)
         if self.fails:
             raise self.fails
+        if self.mumbles:
+            return [[Rollout((), (), "length", 0)] for _ in prompts]
         return super().generate(prompts, sampling)
 
 
@@ -182,6 +187,7 @@ def test_beyond_its_room_the_service_refuses_says_why_and_when_to_come_again(exp
         ({"statement": "", "candidates": ["print(1)"]}, "statement:"),
         ({"statement": "s", "candidates": ["print(1)", " "]}, "candidate 1 has no code"),
         ({"statement": "s", "candidates": ["print(1)"], "candidate": 1}, "candidate: Extra inputs"),
+        ({"statement": "s", "candidates": ["print(1)"], "k" * 500_000: 1}, "kkk: Extra inputs"),
         ({"statement": "s", "candidates": ["print(1)"] * 9}, "at most 8"),
         ({"statement": "s", "candidates": [{"candidate_id": "a", "code": "1"}] * 2}, "2 candidates are called 'a'"),
         ({"statement": "s", "candidates": ["print(1)"], "public_tests": [{"input": 1}]}, "public_tests.0"),
@@ -313,6 +319,63 @@ def test_a_hybrid_service_executes_and_says_who_is_out(exported: Path) -> None:
     assert judged_only["hybrid"]["note"] == "no public tests: judged only"
 
 
+def test_a_hybrid_that_abstains_gives_reasons_for_a_program_that_was_judged(exported: Path) -> None:
+    """Of four programs the first is out, and no answer of the judge can be read: none of them has a vote."""
+    with serving(exported, Screener(num_workers=1), strategy=RoundRobin(min_confidence=1.0)) as running:
+        running.gate.mumbles = True
+        right, wrong = row_of(3, 2)["candidates"]  # type: ignore[misc]
+        answer = running.select({**row_of(3, 1), "candidates": [wrong, right, f"{right}#", f"{right}##"]}).body
+    assert (answer["abstained"], answer["num_invalid"], answer["votes"]) == (True, 3, [0, 0, 0, 0])
+    assert len(answer["reasoning"]) == 2
+
+
+class SlowKitchen(Screener):
+    """Waits before it executes anything."""
+
+    def __init__(self) -> None:
+        super().__init__(num_workers=1)
+        self.open = threading.Event()
+        self.arrived = threading.Semaphore(0)
+        self.num_screened = 0
+
+    def screen(self, groups: Any) -> Iterator[Screening]:
+        self.num_screened += 1
+        self.arrived.release()
+        assert self.open.wait(30)
+        return super().screen(groups)
+
+
+def test_nothing_is_executed_for_a_client_that_left_while_others_were_served(exported: Path) -> None:
+    kitchen = SlowKitchen()
+    with serving(exported, kitchen) as running, ThreadPoolExecutor(1) as clients:
+        first = clients.submit(running.select, row_of(1, 2))
+        assert kitchen.arrived.acquire(timeout=10)
+        body = json.dumps(row_of(2, 2)).encode()
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
+            client.sendall(b"POST /select HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            client.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+            until(lambda: running.room.waiting == 2)
+            time.sleep(0.3)  # from the door to the kitchen
+        time.sleep(0.1)  # until the service has heard of it
+        kitchen.open.set()
+        assert first.result(30).status == 200
+        until(lambda: running.room.waiting == 0)
+    assert kitchen.num_screened == 1
+
+
+def test_a_sandbox_that_fails_is_told_in_words_of_a_service(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def session(*_: Any) -> Any:
+        raise SandboxError("no process could be started")
+
+    with serving(exported, Screener(num_workers=1)) as running:
+        monkeypatch.setattr(Sandbox, "session", session)
+        failed = running.select(row_of(1, 2))
+    assert (failed.status, failed.body["detail"]) == (
+        500,
+        "the sandbox failed, which says nothing about the programs: no process could be started. Try again.",
+    )
+
+
 def test_the_openapi_page_describes_request_answer_and_refusals(service: Service) -> None:
     page = service.call("GET", "/openapi.json").body
     operation = page["paths"]["/select"]["post"]
@@ -328,6 +391,8 @@ def test_an_address_that_is_taken_and_a_room_for_nobody_are_refused(exported: Pa
         port = str(taken.getsockname()[1])
         assert main(["serve", "--judge", str(exported), "--port", port]) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+    assert main(["serve", "--judge", str(exported), "--port", "70000"]) == 2
+    assert "cannot listen on 127.0.0.1:70000: bind(): port must be 0-65535" in capsys.readouterr().err
     assert main(["serve", "--judge", str(exported), "--max_waiting", "0"]) == 2
     assert "wanted max_waiting" in capsys.readouterr().err
 
