@@ -74,8 +74,8 @@ class PreferenceData(BilevelData):
         tokenizer: of the judge.
         max_length: tokens of prompt and answer together; longer answers lose their middle.
         root: directory where reference log-probabilities are kept.
-        num_inner: K.
-        num_meta: M at most; a smaller meta set is taken whole.
+        num_inner: K at most; a smaller set is taken whole, so that no window sees a row twice for one look.
+        num_meta: M at most; the same.
         looks: windows that see each training row.
         warmup_windows: windows before those.
         seed: of the order.
@@ -99,6 +99,7 @@ class PreferenceData(BilevelData):
         if looks < 1 or num_inner < 1:
             raise DajError(f"looks={looks} and num_inner={num_inner} must be >= 1.")
         domains = sorted({preference.domain for preference in (*train, *meta)})
+        num_inner = min(num_inner, len(train))
         max_windows = warmup_windows + -(-looks * len(train) // num_inner)
         super().__init__(root, domains, num_inner, min(num_meta, len(meta)), max_windows, seed)
         self.train, self.meta = list(train), list(meta)

@@ -175,3 +175,12 @@ def test_every_row_gets_its_looks_whatever_the_warm_up_took(prepared: Prepared, 
     assert data.max_windows == 8
     seen = [k for number in range(3, 8) for k in data.window(number).inner.sample_ids.tolist()]
     assert sorted(seen) == sorted([*range(10), *range(10)])
+
+
+def test_a_file_of_fewer_rows_than_a_window_holds_gets_its_looks_too(prepared: Prepared, tmp_path: Path) -> None:
+    """Three rows in windows of sixteen: a single window would hold each five times, and a single look says nothing."""
+    rows = read(tmp_path, *(TEXT | {"prompt": f"{k} + 1 ="} for k in range(3)))
+    data = PreferenceData(rows, rows, load_tokenizer(str(prepared.base)), 64, tmp_path, num_inner=16, looks=4)
+    data.load_samples("pair")
+    seen = [data.window(number).inner.sample_ids.tolist() for number in range(data.warmup_windows, data.max_windows)]
+    assert [sorted(window) for window in seen] == [[0, 1, 2]] * 4
