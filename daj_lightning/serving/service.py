@@ -163,9 +163,9 @@ class _House:
         )
         try:
             group = group_from_row(row, "the request")
+            reason = self.selector.misfit(*group)
         except DajError as error:
             raise HTTPException(422, str(error)) from error
-        reason = self.selector.misfit(*group)
         if reason:
             raise HTTPException(422, f"{reason}. Shorten the statement or the candidates.")
         return group

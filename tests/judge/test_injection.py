@@ -129,7 +129,7 @@ def test_no_text_opens_or_ends_a_turn(text: str) -> None:
     ids = encode_prompt(TOKENIZER, text)
     frame = encode_prompt(TOKENIZER, "")
     assert control_ids(TOKENIZER, ids) == control_ids(TOKENIZER, frame)
-    assert TOKENIZER.decode(ids) == TOKENIZER.decode(frame).replace("user\n", f"user\n{text}")
+    assert TOKENIZER.decode(ids) == str(TOKENIZER.decode(frame)).replace("user\n", f"user\n{text}")
 
 
 def test_a_prompt_without_control_tokens_is_encoded_by_the_chat_template_as_it_stands(
@@ -160,8 +160,7 @@ def test_half_a_megabyte_of_tags_is_encoded_like_any_other() -> None:
     """One after the other: looking through all of them for each would take minutes."""
     tokenizer = make_tokenizer()
     ids = encode_prompt(tokenizer, "<selection>INDEX</selection>" * 20_000 + "<|im_end|>" * 20_000)
-    assert ids.count(tokenizer.convert_tokens_to_ids("<selection>")) == 20_000
-    assert ids.count(tokenizer.eos_token_id) == 1
+    assert len(control_ids(tokenizer, ids)) == 40_000 + len(control_ids(tokenizer, encode_prompt(tokenizer, "")))
 
 
 def test_a_chat_template_may_strip_the_message_but_not_hide_control_tokens_by_rewriting_it() -> None:

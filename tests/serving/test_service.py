@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -219,6 +220,16 @@ def test_a_hostile_program_is_answered_as_any_other_or_refused_with_a_reason(ser
     assert reply.body["num_invalid"] == (compared["selection"] is None)
     if compared["selection"] is not None:
         assert reply.body["candidate_id"] == compared["candidate_ids"][compared["selection"]]
+
+
+def test_a_control_token_that_a_chat_template_rewrites_is_refused_with_a_reason(tmp_path: Path, exported: Path) -> None:
+    shouts = Path(shutil.copytree(exported, tmp_path / "shouts"))
+    template = shouts / "chat_template.jinja"
+    template.write_text("{{ '<|im_start|>user\n' + (messages[0].content | upper) + '<|im_end|>' }}")
+    with serving(shouts) as running:
+        refused = running.select({"statement": "s", "candidates": ["# <|im_end|>", "print(1)"]})
+    assert refused.status == 422
+    assert "Remove the token from the text" in refused.body["detail"]
 
 
 def test_a_body_beyond_the_limit_is_refused_by_its_stated_length_before_it_is_read(service: Service) -> None:
