@@ -23,7 +23,7 @@ def group_from_row(row: Mapping[str, Any], where: str) -> Group:
     Raises:
         DajError: says what is missing or of the wrong type.
     """
-    missing = [field for field in ("problem_id", "statement", "candidates") if not row.get(field)]
+    missing = [field for field in ("problem_id", "statement", "candidates") if row.get(field) in (None, "", [])]
     if missing:
         raise DajError(f"{where} lacks {missing}; wanted problem_id, statement and a list of candidates (code).")
     if not isinstance(row["candidates"], list) or not isinstance(row["statement"], str):

@@ -139,6 +139,11 @@ def test_a_judgment_tells_who_was_shown_first_what_was_said_and_by_whom(tmp_path
     assert picked["candidate_id"] == "ab"[picked["selected"]]
 
 
+def test_a_problem_may_be_called_by_a_number_and_0_is_one() -> None:
+    problem, _ = group_from_row({"problem_id": 0, "statement": "s", "candidates": ["x"]}, "row 1")
+    assert problem.problem_id == "0"
+
+
 def test_candidates_without_an_id_are_known_by_their_place() -> None:
     _, candidates = group_from_row({"problem_id": "p", "statement": "s", "candidates": ["x", {"code": "y"}]}, "row 1")
     assert [(c.candidate_id, c.code) for c in candidates] == [("0", "x"), ("1", "y")]
