@@ -128,7 +128,9 @@ TOKENIZER = make_tokenizer()
 def test_no_text_opens_or_ends_a_turn(text: str) -> None:
     ids = encode_prompt(TOKENIZER, text)
     frame = encode_prompt(TOKENIZER, "")
-    assert control_ids(TOKENIZER, ids) == control_ids(TOKENIZER, frame)
+    tags = TOKENIZER.convert_tokens_to_ids(["<selection>", "</selection>"])  # the form of an answer stays tokens
+    turns = [[i for i in control_ids(TOKENIZER, row) if i not in tags] for row in (ids, frame)]
+    assert turns[0] == turns[1]
     assert TOKENIZER.decode(ids) == str(TOKENIZER.decode(frame)).replace("user\n", f"user\n{text}")
 
 
