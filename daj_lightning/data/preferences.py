@@ -7,6 +7,7 @@ alike, an empty answer) stays, with the reason why it cannot be used, so that no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -71,6 +72,10 @@ def read_preferences(
     preferences: list[Preference] = []
     for number, row in _rows(Path(path), what):
         where = f"{what}: {path}, row {number}"
+        try:
+            json.dumps(row, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as error:
+            raise DajError(f"{where} holds half a character (a lone surrogate). Repair or remove it.") from error
         preference = _preference(row, number, where, id_column, domain_column)
         if preferences and isinstance(preference.prompt, str) != isinstance(preferences[0].prompt, str):
             kinds = ("text", "chat messages")

@@ -34,6 +34,11 @@ def read(tmp_path: Path, *rows: Any, **columns: str) -> list[Preference]:
     return read_preferences(write(tmp_path / "rows.jsonl", list(rows)), "data", **columns)
 
 
+def test_half_a_character_is_refused_by_its_row(tmp_path: Path) -> None:
+    with pytest.raises(DajError, match=r"row 2 holds half a character"):
+        read(tmp_path, TEXT, {**TEXT, "chosen": " 4 \ud83d"})
+
+
 def test_text_stays_text(tmp_path: Path) -> None:
     assert read(tmp_path, TEXT) == [Preference(1, "1", "(none)", "2 + 2 =", " 4", " 5")]
 
