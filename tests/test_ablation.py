@@ -13,7 +13,7 @@ from torch import Tensor
 import ablation
 import ablation_data
 import ablation_methods
-from ablation_data import Scenario, swapped, swapped_domains
+from ablation_data import Scenario, swapped
 from ablation_methods import FixedWeights, GroupDRO, Method, ScenarioData, SmallLoss
 from daj_lightning.bilevel import InstanceTable, TrainingSet
 from daj_lightning.data.datamodule import LCB_DOMAINS
@@ -21,6 +21,7 @@ from daj_lightning.data.jsonl import write_jsonl
 from daj_lightning.objectives import KTO
 from daj_lightning.records import Pair, Provenance, ReferenceUse
 from daj_lightning.training import ColdStart
+from study_learning import swapped_domains
 from tiny import make_batch
 
 
@@ -34,7 +35,7 @@ def pair(number: int, domain: str = "atcoder-easy") -> Pair:
 
 
 def test_three_domains_are_swapped_and_twenty_seeds_take_every_choice_once() -> None:
-    choices = [tuple(swapped_domains(seed)) for seed in range(20)]
+    choices = [tuple(swapped_domains(seed, LCB_DOMAINS)) for seed in range(20)]
     assert len(set(choices)) == 20
     assert all(len(choice) == 3 for choice in choices)
 

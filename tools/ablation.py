@@ -1,8 +1,8 @@
 """Do learned weights help, and is there a simpler way? Scenarios with known truth, and baselines at equal samples.
 
-    python tools/ablation.py prepare                     # executes the bank's programs, trains two judges to start from
+    python tools/ablation.py prepare                     # executes the bank's programs, trains two judges: half an hour
     python tools/ablation.py run --seeds 0:20            # appends to runs/ablation/runs.jsonl; skips what is there
-    python tools/ablation.py run --quick                 # two seeds of two scenarios: ten minutes with `prepare`
+    python tools/ablation.py run --quick                 # two seeds of two scenarios, three methods: some five minutes
     python tools/ablation.py report                      # a table for each scenario
 
 A run takes some twenty seconds of CPU. Data and methods: tools/ablation_data.py and tools/ablation_methods.py. The

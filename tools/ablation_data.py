@@ -7,7 +7,6 @@ Letters: S training pairs, D domains.
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from daj_lightning.data.pairs import preference_pairs
 from daj_lightning.execution import Limits
 from daj_lightning.judge import PromptTemplate
 from daj_lightning.records import Candidate, DajError, Pair, Problem
+from study_learning import swapped_domains
 
 ROOT = Path("runs/ablation")
 NUM_TRAIN = 144
@@ -130,13 +130,6 @@ def swapped(pair: Pair) -> Pair:
     return replace(pair, chosen=pair.rejected, rejected=pair.chosen)
 
 
-def swapped_domains(seed: int) -> list[str]:
-    """Three of the six domains; every choice once in 20 seeds in a row."""
-    choices = list(itertools.combinations(LCB_DOMAINS, 3))
-    random.Random(0).shuffle(choices)
-    return list(choices[seed % len(choices)])
-
-
 def family(pair: Pair) -> str:
     """Of the problem: its id is family-number-platform."""
     return pair.problem_id.rsplit("-", 2)[0]
@@ -195,7 +188,7 @@ def clean(pools: Pools, rng: random.Random, seed: int) -> list[tuple[Pair, bool]
 
 def flipped_domains(pools: Pools, rng: random.Random, seed: int) -> list[tuple[Pair, bool]]:
     """Every label of three of the six domains turned round."""
-    of = swapped_domains(seed)
+    of = swapped_domains(seed, LCB_DOMAINS)
     return [(swapped(p), False) if p.domain in of else (p, true) for p, true in draw(pools.train, EVEN, rng)]
 
 

@@ -9,7 +9,6 @@ Letters: S training pairs, D domains, K and M samples of the two levels.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from daj_lightning.judge import Judge, load_tokenizer
 from daj_lightning.objectives import DPO, Objective
 from daj_lightning.records import BilevelBatch, JudgeBatch, Pair
 from daj_lightning.training import ColdStart, DataReweightedJudge, Level
+from study_learning import CpuTime
 
 NUM_JUDGES = 2
 """Pretrained; seed s starts from judge s mod 2."""
@@ -119,16 +119,6 @@ class LookBack(Callback):
         assert pl_module.report is not None
         if isinstance(pl_module.reweighter, SmallLoss | GroupDRO):
             pl_module.reweighter.look_back(pl_module.report.domains, pl_module.report.losses)
-
-
-class CpuTime(Callback):
-    """Process CPU seconds from the first window to the last."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start = time.process_time()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds = time.process_time() - self.start
 
 
 class ScenarioData(JudgeData):
