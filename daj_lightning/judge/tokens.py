@@ -143,7 +143,8 @@ def cut_middle(ids: Sequence[int], length: int) -> Sequence[int]:
         return ids
     if length < 32:
         raise DajError(
-            f"a prompt of {len(ids)} tokens would be left with {length}: max_length is too small. Raise it."
+            f"a prompt of {len(ids)} tokens would be left with {length}: max_length is too small. "
+            f"Raise data.max_length."
         )
     head = length // 2
     return [*ids[:head], *ids[len(ids) - (length - head) :]]
