@@ -266,19 +266,21 @@ class JudgeBatch:
         """n."""
         return self.input_ids.size(0) // len(self)
 
-    def micro_batches(self) -> Iterator[JudgeBatch]:
-        """Each sample as a batch of its own, without the padding that its neighbours needed."""
+    def micro_batches(self, size: int = 1) -> Iterator[JudgeBatch]:
+        """`size` samples at a time, fewer at the end; without the padding that their neighbours needed."""
+        for first in range(0, len(self), size):
+            yield self.part(first, min(first + size, len(self)))
+
+    def part(self, first: int, end: int) -> JudgeBatch:
+        """Samples first .. end - 1, no wider than the longest of them."""
         n = self.rows_per_sample
-        for i in range(len(self)):
-            rows = slice(n * i, n * (i + 1))
-            length = int(self.attention_mask[rows].sum(dim=1).max())
-            parts = {name: getattr(self, name) for name in _TENSORS}
-            own = {name: value[i : i + 1] for name, value in parts.items() if name in _PER_SAMPLE and value is not None}
-            own |= {name: value[rows] for name, value in parts.items() if name in _PER_ROW and value is not None}
-            own |= {
-                name: value[rows, :length] for name, value in parts.items() if name in _PER_TOKEN and value is not None
-            }
-            yield replace(self, **own)
+        rows = slice(n * first, n * end)
+        length = int(self.attention_mask[rows].sum(dim=1).max())
+        parts = {name: value for name in _TENSORS if (value := getattr(self, name)) is not None}
+        own = {name: value[first:end] for name, value in parts.items() if name in _PER_SAMPLE}
+        own |= {name: value[rows] for name, value in parts.items() if name in _PER_ROW}
+        own |= {name: value[rows, :length] for name, value in parts.items() if name in _PER_TOKEN}
+        return replace(self, **own)
 
     def to(self, device: torch.device | str) -> JudgeBatch:
         moved = {name: value.to(device) for name in _TENSORS if (value := getattr(self, name)) is not None}

@@ -35,7 +35,7 @@ from daj_lightning.bilevel import (
     Window,
     snapshot,
 )
-from daj_lightning.bilevel.window import BankDtype
+from daj_lightning.bilevel.stores import BankDtype
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO
 from daj_lightning.records import JudgeBatch

@@ -23,6 +23,7 @@ from daj_lightning.bilevel.reweighting import (
     Uniform,
     shares,
 )
+from daj_lightning.bilevel.stores import DomainSums, GradientBank, GradientStore, GradientSum
 from daj_lightning.bilevel.trace import TraceEngine
 from daj_lightning.bilevel.update import (
     AdamUpdate,
@@ -33,7 +34,7 @@ from daj_lightning.bilevel.update import (
     clipped,
     snapshot,
 )
-from daj_lightning.bilevel.window import DomainSums, GradientBank, GradientStore, GradientSum, Window
+from daj_lightning.bilevel.window import Window
 
 __all__ = [
     "AdamUpdate",

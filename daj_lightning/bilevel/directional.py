@@ -16,8 +16,9 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from daj_lightning.bilevel.hypergradient import Credit, HypergradientEngine, Setting
+from daj_lightning.bilevel.stores import GradientStore, GradientSum
 from daj_lightning.bilevel.update import Preconditioner
-from daj_lightning.bilevel.window import GradientStore, GradientSum, Window
+from daj_lightning.bilevel.window import Window
 from daj_lightning.records import DajError, JudgeBatch
 
 

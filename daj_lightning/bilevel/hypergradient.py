@@ -20,8 +20,9 @@ from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
 from daj_lightning.bilevel.recompute import LossAt
+from daj_lightning.bilevel.stores import BankDtype, GradientBank, GradientStore
 from daj_lightning.bilevel.update import Preconditioner
-from daj_lightning.bilevel.window import BankDtype, GradientBank, GradientStore, Window
+from daj_lightning.bilevel.window import Window
 from daj_lightning.kernels import grad_bank_dot
 from daj_lightning.records import DajError, JudgeBatch
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from daj_lightning.bilevel.hypergradient import Credit, HypergradientEngine, Setting
+from daj_lightning.bilevel.stores import DomainSums, GradientStore
 from daj_lightning.bilevel.update import Carried
-from daj_lightning.bilevel.window import DomainSums, GradientStore, Window, batch_state
+from daj_lightning.bilevel.window import Window, batch_state
 from daj_lightning.records import DajError, JudgeBatch
 
 
