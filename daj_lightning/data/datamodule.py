@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from daj_lightning.data.comparisons import References
-from daj_lightning.data.dataset import PairDataset, corrupt
+from daj_lightning.data.dataset import PairDataset, corrupt, set_aside
 from daj_lightning.data.judged import read_judged
 from daj_lightning.data.labels import read_graded
 from daj_lightning.data.pairs import read_comparisons, read_pairs
@@ -26,6 +27,7 @@ from daj_lightning.records import Comparison, DajError, Unit
 LCB_DOMAINS = tuple(
     f"{platform}-{level}" for platform in ("atcoder", "leetcode") for level in ("easy", "medium", "hard")
 )
+HELD_OUT = "held out of meta"
 
 
 class JudgeData(BilevelData):
@@ -40,6 +42,7 @@ class JudgeData(BilevelData):
         domains: names for domain reweighting.
         num_inner: K, samples of an inner step (paper: 16).
         num_meta: M, samples of an outer step (paper: 8).
+        meta_validation: share of the meta problems that no step sees; `training.MetaValidation` measures on them.
         max_windows: bi-level steps of a run.
         max_length: tokens of prompt and response together.
         max_pairs_per_problem: (right, wrong) pairs of a training or meta problem.
@@ -75,6 +78,7 @@ class JudgeData(BilevelData):
         domains: Sequence[str] = LCB_DOMAINS,
         num_inner: int = 16,
         num_meta: int = 8,
+        meta_validation: float = 0.0,
         max_windows: int = 20_000,
         max_length: int = 8192,
         max_pairs_per_problem: int = 8,
@@ -100,6 +104,8 @@ class JudgeData(BilevelData):
         super().__init__(root, domains, num_inner, num_meta, max_windows, seed)
         if min(eval_batch_size, num_workers) < 1:
             raise DajError(f"eval_batch_size={eval_batch_size}, num_workers={num_workers}: each must be >= 1.")
+        if not 0 <= meta_validation < 1:
+            raise DajError(f"meta_validation={meta_validation} must be a share: 0, or above 0 and below 1.")
         if not 0 < statement_similarity <= 1:
             raise DajError(f"statement_similarity={statement_similarity} must be above 0, and 1 at most.")
         self.preparation = Preparation(
@@ -124,6 +130,7 @@ class JudgeData(BilevelData):
         self.tokenizer_name = tokenizer
         self.max_length = max_length
         self.both_orders = both_orders
+        self.meta_validation = meta_validation
         self.corrupt = dict(corrupt or {})
         self.prepare_on_fit = prepare_on_fit
         self.eval_batch_size = eval_batch_size
@@ -150,25 +157,29 @@ class JudgeData(BilevelData):
         """problem id -> (candidate, passed), in order."""
 
     def load_samples(self, unit: Unit, max_new_tokens: int = 0) -> None:
-        self.take_in(self._load("train", unit, max_new_tokens), self._load("meta", unit, max_new_tokens))
-        for name, dataset in (("train", self.train_set), ("meta", self.meta_set)):
+        limit = self.max_length - max_new_tokens
+        meta, held_out = set_aside(self._read("meta", unit), self.meta_validation, self.seed)
+        sets = {"train": corrupt(self._read("train", unit), self.corrupt, self.seed), "meta": meta}
+        if held_out:
+            sets[HELD_OUT] = held_out
+        encoded = {name: self._encode(samples, unit, limit) for name, samples in sets.items()}
+        self.take_in(encoded["train"], encoded["meta"], encoded.get(HELD_OUT))
+        for name, dataset in encoded.items():
             rank_zero_info(f"{name}: {dataset.description()} at {self.max_length} tokens")
 
-    def _load(self, split: str, unit: Unit, max_new_tokens: int) -> PairDataset | PromptDataset:
-        rates = self.corrupt if split == "train" else {}
+    def _read(self, split: str, unit: Unit) -> list[Any]:
+        """Pairs, or comparisons where the judge writes its own responses."""
         path = self.root / (f"responses-{split}.jsonl" if unit == "prompt" else f"{split}.jsonl")
-        if unit == "prompt":
-            asked = corrupt([judged.comparison for judged in read_judged(path)], rates, self.seed)
-            limit = self.max_length - max_new_tokens
-            dataset: PairDataset | PromptDataset
-            dataset = PromptDataset(asked, self.tokenizer, self.domains, limit, self.both_orders)
-        else:
-            pairs = corrupt(read_pairs(path), rates, self.seed)
-            dataset = PairDataset(pairs, self.tokenizer, self.domains, self.max_length, unit)
-        if not len(dataset):
+        samples = [judged.comparison for judged in read_judged(path)] if unit == "prompt" else read_pairs(path)
+        if not samples:
             remedy = "`prepare` again" if unit == "prompt" else "`pairs` with a data.responses that writes some"
             raise DajError(f"{split} set is empty: nothing in {path}. Run {remedy}.")
-        return dataset
+        return samples
+
+    def _encode(self, samples: Sequence[Any], unit: Unit, limit: int) -> PairDataset | PromptDataset:
+        if unit == "prompt":
+            return PromptDataset(samples, self.tokenizer, self.domains, limit, self.both_orders)
+        return PairDataset(samples, self.tokenizer, self.domains, self.max_length, unit)
 
     def val_dataloader(self) -> DataLoader[Comparison]:
         return self._asking("validate")

@@ -152,6 +152,25 @@ def corrupt(samples: Sequence[Sample], rates: Mapping[str, float], seed: int) ->
     return [_swapped(sample) if swap else sample for sample, swap in zip(samples, is_swapped, strict=True)]
 
 
+def set_aside(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """The samples of most problems, and those of a share of the problems drawn by `seed`; none where share is 0.
+
+    By problem, because two questions about one problem are nearly the same question.
+
+    Raises:
+        DajError: a side would be empty.
+    """
+    problems = sorted({sample.problem_id for sample in samples})
+    number = round(share * len(problems))
+    if share and not 0 < number < len(problems):
+        raise DajError(
+            f"data.meta_validation={share} sets aside {number} of {len(problems)} meta problems, which leaves a side "
+            f"empty. Use another share, or more meta problems."
+        )
+    drawn = set(random.Random(f"{seed}/meta validation").sample(problems, number))
+    return [s for s in samples if s.problem_id not in drawn], [s for s in samples if s.problem_id in drawn]
+
+
 def _draw(sample: Pair | Comparison, rng: random.Random, seed: int) -> float:
     if isinstance(sample, Pair):
         return rng.random()

@@ -33,6 +33,8 @@ class BilevelData(LightningDataModule):
     """
 
     tokenizer: PreTrainedTokenizerBase
+    held_out: PairDataset | PromptDataset | None
+    """Meta samples that no step sees; None: none were set aside."""
 
     def __init__(
         self, root: str | Path, domains: Sequence[str], num_inner: int, num_meta: int, max_windows: int, seed: int
@@ -56,8 +58,14 @@ class BilevelData(LightningDataModule):
             DajError: a set is empty, or a domain is unknown.
         """
 
-    def take_in(self, train_set: PairDataset | PromptDataset, meta_set: PairDataset | PromptDataset) -> None:
+    def take_in(
+        self,
+        train_set: PairDataset | PromptDataset,
+        meta_set: PairDataset | PromptDataset,
+        held_out: PairDataset | PromptDataset | None = None,
+    ) -> None:
         self.train_set, self.meta_set = train_set, meta_set
+        self.held_out = held_out
         self.train_stream = SampleStream(len(train_set), self.seed, "train")
         self.meta_stream = SampleStream(len(meta_set), self.seed, "meta")
 

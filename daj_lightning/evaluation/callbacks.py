@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from rich.console import Console
 from rich.table import Table
-from torchmetrics import MeanMetric
 
 from daj_lightning.bilevel import Reweighter, Uniform, shares
 from daj_lightning.data import JudgeData, LiveCodeBenchSource, PairDataset, PromptDataset, SampleStream
@@ -21,8 +19,8 @@ from daj_lightning.evaluation.metrics import best_of_n_scores, selection_scores
 from daj_lightning.evaluation.plots import draw_weights
 from daj_lightning.evaluation.score import write_json
 from daj_lightning.evaluation.tables import best_of_n_table, selection_table
-from daj_lightning.records import DajError, JudgeBatch, Judgment
-from daj_lightning.training import DataReweightedJudge, InfluenceRecorder
+from daj_lightning.records import DajError, Judgment
+from daj_lightning.training import DataReweightedJudge, InfluenceRecorder, MetaValidation, mean_loss, mean_reward
 
 UNSEEN = "unseen families and mistakes"
 _MEASURED = {
@@ -112,7 +110,8 @@ class BeforeAfter(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
-        if pl_module.num_windows < pl_module.data.max_windows:
+        stopped = any(isinstance(c, MetaValidation) and c.stopped for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if pl_module.num_windows < pl_module.data.max_windows and not stopped:
             return  # interrupted
         write_json(self.directory / "after.json", self._measure(pl_module))
         weights = pl_module.reweighter.named_weights()
@@ -147,24 +146,8 @@ class BeforeAfter(Callback):
         number = min(self.num_loss_samples, len(dataset))
         ids = SampleStream(len(dataset), seed=0, name="measured").take(0, number)
         if isinstance(dataset, PairDataset):
-            return {f"{level}_loss": self._mean_loss(module, dataset.batch(ids), reweighter)}
-        assert module.rollouts is not None
-        drawn = module.rollouts.measure(dataset.batch(ids), module.num_windows)
-        assert drawn.rewards is not None
-        return {f"{level}_reward": float(drawn.rewards.mean())}
-
-    def _mean_loss(self, module: DataReweightedJudge, samples: JudgeBatch, reweighter: Reweighter) -> float:
-        """Weighted: what the level minimises.
-
-        A judge that has learned to disagree with swapped preferences loses on them, and their weight says so.
-        """
-        mean = MeanMetric()
-        module.judge.eval()
-        with torch.no_grad():
-            for sample in module.objective.prepare(module.judge, samples.to(module.device)).micro_batches():
-                loss = module.objective(module.judge, sample)
-                mean.update(loss.cpu(), reweighter(sample, loss).cpu())
-        return float(mean.compute())
+            return {f"{level}_loss": mean_loss(module, dataset.batch(ids), reweighter)}
+        return {f"{level}_reward": mean_reward(module, dataset, ids)}
 
 
 class DrawWeights(Callback):

@@ -7,6 +7,8 @@ from daj_lightning.training.checkpoint import AtomicCheckpointIO, is_whole, last
 from daj_lightning.training.checks import NonFiniteError
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
+from daj_lightning.training.measured import mean_loss, mean_reward
+from daj_lightning.training.meta_validation import MetaValidation
 from daj_lightning.training.module import DataReweightedJudge
 from daj_lightning.training.rollouts import Rollouts
 from daj_lightning.training.step import StepReport
@@ -18,6 +20,7 @@ __all__ = [
     "DataReweightedJudge",
     "InfluenceRecorder",
     "Level",
+    "MetaValidation",
     "NonFiniteError",
     "Rollouts",
     "StepReport",
@@ -25,4 +28,6 @@ __all__ = [
     "answer",
     "is_whole",
     "last_checkpoint",
+    "mean_loss",
+    "mean_reward",
 ]

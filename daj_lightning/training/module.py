@@ -339,7 +339,7 @@ class DataReweightedJudge(Resumable):
         return optimizers, schedules  # type: ignore[return-value]
 
     def on_fit_start(self) -> None:
-        for dataset in (self.data.train_set, self.data.meta_set):
+        for dataset in (self.data.train_set, self.data.meta_set, self.data.held_out):
             if self.objective.needs_reference and isinstance(dataset, PairDataset):
                 dataset.reference_logp = reference_logps(self.judge, dataset, self.data.root / "reference", self.device)
         if self.rollouts is not None:

@@ -21,6 +21,7 @@ from daj_lightning.evaluation import BeforeAfter, Scoreboard
 from daj_lightning.evaluation.callbacks import UNSEEN, print_report, score_sets
 from daj_lightning.judge import judge_response, selection_tag
 from daj_lightning.records import Candidate, JudgeBatch, Problem
+from daj_lightning.training import mean_loss
 from tiny import ToySource, randomize_adapters, toy_data, toy_module, toy_trainer
 
 CONFOUNDS = {"longer code", "shorter code", "more layout", "stronger policy", "first position"}
@@ -126,14 +127,13 @@ def test_the_inner_loss_is_weighted_as_training_weighs_it(prepared: Prepared, tm
     data = toy_data(prepared.root, prepared.base, max_windows=1)
     toy_trainer(tmp_path).fit(module, data)
     randomize_adapters(module.judge)  # at its start every loss is ln 2
-    callback = BeforeAfter(str(tmp_path))
     module.judge.eval()
     with torch.no_grad():
         odd = [module.objective(module.judge, data.train_set.batch([i])) for i in range(1, len(data.train_set), 2)]
     wanted = float(torch.cat(odd).mean())
     samples = data.train_set.batch(range(len(data.train_set)))
-    assert callback._mean_loss(module, samples, EverySecond()) == pytest.approx(wanted, rel=1e-5)
-    assert callback._mean_loss(module, samples, Uniform()) != pytest.approx(wanted, rel=1e-5)
+    assert mean_loss(module, samples, EverySecond()) == pytest.approx(wanted, rel=1e-5)
+    assert mean_loss(module, samples, Uniform()) != pytest.approx(wanted, rel=1e-5)
 
 
 def score(value: float | None) -> dict[str, float | None]:
