@@ -5,7 +5,8 @@ The environment variable `DAJ_KERNELS` is read at every call:
             warning, once a process, where it was not built
     torch   always plain torch
     ext     the extension; an error that says why where it cannot. Still plain torch: fused_linear_logprob on a CPU,
-            whose algorithm that is, and segment losses in forward mode, which kernels do not have
+            whose algorithm that is (but for bfloat16 products, where the CPU has an instruction for them), and segment
+            losses in forward mode, which kernels do not have
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ OPS = {
     "segment_preference_loss": ("segment_preference_loss",),
     "segment_policy_loss": ("segment_policy_loss",),
     "instance_net_hypergrad": ("instance_net_hypergrad",),
-    "fused_linear_logprob": ("logprob_tile", "logprob_finish"),
+    "fused_linear_logprob": ("logprob_tile", "logprob_finish", "bfloat16_mm"),
 }
 """Public op -> the operators of torch.ops.daj behind it."""
 TORCH_ON_CPU = {
@@ -55,6 +56,8 @@ class Extension:
     reason: str
     """What it was built with; without an extension, why."""
     has_cuda: bool
+    has_bfloat16_mm: bool
+    """Multiplies bfloat16 matrices on this CPU, with float32 results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def extension() -> Extension:
     if not build["built"]:
         return _none(f"its build failed: {build['reason']}")
     try:
-        facts = importlib.import_module("daj_lightning.kernels._C").build_info()
+        module = importlib.import_module("daj_lightning.kernels._C")
         torch.ops.load_library(folder / "libdaj.so")
     except (ImportError, OSError) as error:  # another Python or torch than it was built for
         return _none(f"it does not load: {error}. Build it again: pip install -e .")
@@ -93,9 +96,10 @@ def extension() -> Extension:
     fake.register(library)
     for op in chain.from_iterable(OPS.values()):
         guard(library, getattr(torch.ops.daj, op).default)
+    facts = module.build_info()
     cuda = f"CUDA {facts['cuda']} ({facts['cuda_archs']})" if facts["cuda"] else "no CUDA"
     made_with = f"built with {facts['compiler']}, torch {facts['torch']}, {cuda}"
-    return Extension(library, made_with, has_cuda=bool(facts["cuda"]))
+    return Extension(library, made_with, bool(facts["cuda"]), module.has_bfloat16_mm())
 
 
 def uses_extension(*tensors: Tensor, unless: str = "") -> bool:
@@ -115,6 +119,11 @@ def uses_extension(*tensors: Tensor, unless: str = "") -> bool:
     return not obstacle
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the extension multiplies bfloat16 matrices on this CPU, which torch does with rounded results only."""
+    return _mode() != "torch" and extension().has_bfloat16_mm
+
+
 def kernel_report() -> list[KernelUse]:
     """What each op uses for float32 or bfloat16 tensors on each device of this machine, and why."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -127,6 +136,8 @@ def _use(op: str, device: str) -> KernelUse:
     obstacle = _obstacle(torch.device(device))
     if device == "cpu":
         obstacle = TORCH_ON_CPU.get(op, obstacle)
+        if op == "fused_linear_logprob" and multiplies_bfloat16():
+            obstacle += "; bfloat16 products are the extension's"
     if obstacle:
         return KernelUse(op, device, "torch", obstacle)
     return KernelUse(op, device, "ext", extension().reason)
@@ -163,4 +174,4 @@ def _none(reason: str) -> Extension:
             "(`python -m daj_lightning kernels` tells more, DAJ_KERNELS=torch asks for plain torch)",
             stacklevel=2,
         )
-    return Extension(None, reason, has_cuda=False)
+    return Extension(None, reason, has_cuda=False, has_bfloat16_mm=False)

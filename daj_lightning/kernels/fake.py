@@ -15,6 +15,7 @@ def register(library: torch.library.Library) -> None:
     torch.library.register_fake("daj::segment_preference_loss", _fake_preference_loss, lib=library)
     torch.library.register_fake("daj::segment_policy_loss", _fake_policy_loss, lib=library)
     torch.library.register_fake("daj::instance_net_hypergrad", _fake_instance_net, lib=library)
+    torch.library.register_fake("daj::bfloat16_mm", _fake_nothing, lib=library)
     torch.library.register_fake("daj::logprob_tile", _fake_nothing, lib=library)
     torch.library.register_fake("daj::logprob_finish", _fake_nothing, lib=library)
 
