@@ -28,7 +28,7 @@ FEWER = ("trace", "unrolled", "averaged", "jvp", "kto", "dropout", "checkpointed
 RUNS = [
     *({"name": case, "case": case, "windows": 20} for case in REWEIGHTERS),
     *({"name": f"{case} in float32", "case": case, "windows": 20, "dtype": "float32"} for case in REWEIGHTERS),
-    *({"name": case, "case": case, "windows": 6} for case in FEWER),
+    *({"name": case, "case": case, "windows": 5} for case in FEWER),
     {"name": "reports", "case": "domain", "windows": 4, "dtype": "float32", "reports": True, "every": 2},
 ]
 ENDS = [{"name": case, "case": case, "windows": 20} for case in ("everything", "poisoned")]
@@ -53,7 +53,7 @@ def start(prepared: Prepared) -> Start:
             return out
         path = out / "plan.json"
         path.write_text(json.dumps({**plan, "runs": runs}))
-        environment = {**os.environ, "PYTHONPATH": str(RUN.parent)}
+        environment = {**os.environ, "PYTHONPATH": f"{RUN.parents[1]}{os.pathsep}{RUN.parent}"}
         done = subprocess.run(
             [sys.executable, str(RUN), str(path)], env=environment, capture_output=True, timeout=600, check=False
         )
@@ -88,10 +88,8 @@ def assert_alike(got: dict[str, Any], wanted: dict[str, Any], bound: float) -> N
     assert got["same"], "the adapters of the two processes differ"
     assert got["ids"] == wanted["ids"]
     assert got["num_outer_steps"] == wanted["num_outer_steps"]
-    for part in ("adapters", "losses", "weights"):
+    for part in ("adapters", "losses", "weights", "alphas"):
         assert distance(got[part], wanted[part]) <= bound, part
-    for name, value in wanted["reweighter"].items():
-        assert distance(got["reweighter"][name], value) <= bound, name
 
 
 def test_the_runs_clip_and_learn(one: Path) -> None:
@@ -100,7 +98,7 @@ def test_the_runs_clip_and_learn(one: Path) -> None:
         found = left(one, case)
         assert min(found["norms"]) > ranks_run.MAX_NORM
         assert found["adapters"].dtype is torch.float64
-        assert (found["num_outer_steps"], float(found["weights"].std()) > 1e-3) == ((0, False), (19, True))[
+        assert (found["num_outer_steps"], float(found["alphas"].std()) > 1e-3) == ((0, False), (19, True))[
             case != "none"
         ]
 
@@ -146,7 +144,7 @@ def test_a_window_sends_two_gradients_its_losses_and_its_credits(two: Path) -> N
         found = left(two, case)["numbers"]
         assert found[0] == [K, P], "warm-up"
         assert all(window == numbers for window in found[1:]), case
-    assert left(two, "unrolled")["numbers"][2:] == [[K, P, P + M, 2 * K]] * 4
+    assert left(two, "unrolled")["numbers"][2:] == [[K, P, P + M, 2 * K]] * 3
 
 
 @pytest.mark.slow
@@ -154,12 +152,12 @@ def test_reports_are_written_once_and_say_what_one_process_says(one: Path, two: 
     wanted, got = (directory / "reports" for directory in (one, two))
     files = [sorted(str(p.relative_to(d)) for p in d.rglob("*")) for d in (wanted, got)]
     assert files[0] == files[1]
-    rows = [pq.read_table(d / "influence.parquet").to_pylist() for d in (wanted, got)]
+    rows = [pq.read_table(d / "influence.parquet").to_pandas().to_dict("records") for d in (wanted, got)]
     assert len(rows[0]) == 4 * ranks_run.NUM_INNER
     for a, b in zip(*rows, strict=True):
         assert [b[k] for k in ("window", "sample", "domain")] == [a[k] for k in ("window", "sample", "domain")]
         assert [b[k] for k in ("loss", "weight", "hypergradient")] == pytest.approx(
-            [a[k] for k in ("loss", "weight", "hypergradient")], rel=1e-4, abs=1e-7
+            [a[k] for k in ("loss", "weight", "hypergradient")], rel=1e-4, abs=1e-7, nan_ok=True
         )
     for name in ("report.json", "validate_scores.json"):
         a, b = (json.loads((d / name).read_text()) for d in (wanted, got))
