@@ -31,7 +31,12 @@ from daj_lightning.training import (
 )
 
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # our commands do mean to pass them
-for _theirs in (".*LeafSpec", ".*is_gradient_checkpointing", ".*does not have many workers"):
+for _theirs in (
+    ".*functional.all_gather is deprecated",
+    ".*LeafSpec",
+    ".*is_gradient_checkpointing",
+    ".*does not have many workers",
+):
     warnings.filterwarnings("ignore", message=_theirs)  # libraries about each other: nothing a user could do
 
 _PARSER = {"exit_on_error": False, "default_env": True, "env_prefix": "DAJ"}

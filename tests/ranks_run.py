@@ -32,7 +32,7 @@ from daj_lightning.evaluation.callbacks import BeforeAfter, DrawWeights, Scorebo
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, KTO
 from daj_lightning.records import DajError, JudgeBatch
-from daj_lightning.training import DataReweightedJudge, InfluenceRecorder, ShardedBase, WindowCheckpoint
+from daj_lightning.training import DataReweightedJudge, InfluenceRecorder, Level, ShardedBase, WindowCheckpoint
 from daj_lightning.training.reference import reference_logps
 from float64 import compute_in_float64
 from tiny import randomize_adapters, toy_data, toy_module, toy_trainer
@@ -152,9 +152,10 @@ def run(plan: dict[str, Any], of: dict[str, Any]) -> None:
     seed_everything(0, verbose=False)
     parts = case(of["case"])
     judge = Judge(plan["base"], "float32", lora_r=4, lora_alpha=8, attention="eager", **parts.judge)
-    # With the paper's beta all losses are about ln 2, and an instance net gives all samples one weight. Clipping undoes
-    # that, so that its gradient would be what rounding leaves of a sum that cancels.
-    arguments = {"judge": judge, "objective": DPO(beta=1.0), "max_norm": MAX_NORM, **parts.module}
+    # Clipping undoes what all weights do alike, so that an instance net's biases have gradients that cancel, and Adam
+    # makes steps of their last digits. A larger beta spreads losses, and a smaller outer rate shortens such steps.
+    outer = Level(lr=2e-3, optimizer="lazy_adam")
+    arguments = {"judge": judge, "objective": DPO(beta=1.0), "max_norm": MAX_NORM, "outer": outer, **parts.module}
     module = toy_module(Path(plan["base"]), Traced, **arguments)
     module.in_float64 = of.get("dtype", "float64") == "float64"
     out, numbers = Path(plan["out"]), Numbers()
