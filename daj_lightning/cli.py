@@ -81,7 +81,7 @@ class Cli(LightningCLI):
         A strategy is refused before it is made: one whose library is missing would say only that.
         """
         strategy = self._get(self.config_init, "trainer.strategy")
-        check_strategy(strategy if isinstance(strategy, str) else str(strategy.class_path).rpartition(".")[2])
+        check_strategy(strategy if isinstance(strategy, str) else type(strategy).__name__)
         named = self._get(self.config_init, "trainer.plugins") or []
         plugins = [*(named if isinstance(named, list) else [named]), AtomicCheckpointIO()]
         return super().instantiate_trainer(**{**kwargs, "plugins": plugins})
