@@ -21,10 +21,22 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from daj_lightning.data import JudgeData
 from daj_lightning.records import DajError
-from daj_lightning.training import AtomicCheckpointIO, DataReweightedJudge, WindowCheckpoint, is_whole, last_checkpoint
+from daj_lightning.training import (
+    AtomicCheckpointIO,
+    DataReweightedJudge,
+    WindowCheckpoint,
+    check_strategy,
+    is_whole,
+    last_checkpoint,
+)
 
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # our commands do mean to pass them
-for _theirs in (".*LeafSpec", ".*is_gradient_checkpointing", ".*does not have many workers"):
+for _theirs in (
+    ".*functional.all_gather is deprecated",
+    ".*LeafSpec",
+    ".*is_gradient_checkpointing",
+    ".*does not have many workers",
+):
     warnings.filterwarnings("ignore", message=_theirs)  # libraries about each other: nothing a user could do
 
 _PARSER = {"exit_on_error": False, "default_env": True, "env_prefix": "DAJ"}
@@ -64,7 +76,12 @@ class Cli(LightningCLI):
         parser.link_arguments("model.judge.init_args.base", "data.tokenizer")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Checkpoints are written whole or not at all, whatever else the configuration plugs in."""
+        """Checkpoints are written whole or not at all, whatever else the configuration plugs in.
+
+        A strategy is refused before it is made: one whose library is missing would say only that.
+        """
+        strategy = self._get(self.config_init, "trainer.strategy")
+        check_strategy(strategy if isinstance(strategy, str) else type(strategy).__name__)
         named = self._get(self.config_init, "trainer.plugins") or []
         plugins = [*(named if isinstance(named, list) else [named]), AtomicCheckpointIO()]
         return super().instantiate_trainer(**{**kwargs, "plugins": plugins})

@@ -4,7 +4,7 @@ from daj_lightning.training.answer import answer
 from daj_lightning.training.auditor import Auditor
 from daj_lightning.training.callbacks import InfluenceRecorder, WindowCheckpoint
 from daj_lightning.training.checkpoint import AtomicCheckpointIO, is_whole, last_checkpoint
-from daj_lightning.training.checks import NonFiniteError
+from daj_lightning.training.checks import NonFiniteError, check_strategy
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.measured import mean_loss, mean_reward
@@ -12,6 +12,7 @@ from daj_lightning.training.meta_validation import MetaValidation
 from daj_lightning.training.module import DataReweightedJudge
 from daj_lightning.training.rollouts import Rollouts
 from daj_lightning.training.step import StepReport
+from daj_lightning.training.strategies import ShardedBase
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -23,9 +24,11 @@ __all__ = [
     "MetaValidation",
     "NonFiniteError",
     "Rollouts",
+    "ShardedBase",
     "StepReport",
     "WindowCheckpoint",
     "answer",
+    "check_strategy",
     "is_whole",
     "last_checkpoint",
     "mean_loss",

@@ -43,7 +43,7 @@ class WindowCheckpoint(Checkpoint):
         self.keep = keep
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.ckpt_path is None and checkpoints(self.dirpath):
+        if trainer.is_global_zero and trainer.ckpt_path is None and checkpoints(self.dirpath):
             number = 1
             while (aside := self.dirpath.with_name(f"{self.dirpath.name}.{number}")).exists():
                 number += 1
@@ -70,6 +70,8 @@ class WindowCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer, num_windows: int) -> None:
         trainer.save_checkpoint(checkpoint_path(self.dirpath, num_windows), weights_only=False)
+        if not trainer.is_global_zero:
+            return
         for old in checkpoints(self.dirpath)[self.keep :]:
             remove_checkpoint(old)
 
@@ -96,6 +98,8 @@ class InfluenceRecorder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
+        if not trainer.is_global_zero:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         for part in self.path.glob("part-*.parquet"):
             if int(part.stem.removeprefix("part-")) > pl_module.num_windows:
@@ -122,11 +126,11 @@ class InfluenceRecorder(Callback):
             for i, k, loss, weight, d in columns
         ]
         if window % self.every_n_windows == 0:
-            self._flush(window)
+            self._flush(trainer, window)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
-        self._flush(pl_module.num_windows)
+        self._flush(trainer, pl_module.num_windows)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self._rows}
@@ -134,14 +138,14 @@ class InfluenceRecorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._rows = list(state_dict["rows"])
 
-    def _flush(self, window: int) -> None:
-        if not self._rows:
+    def _flush(self, trainer: Trainer, window: int) -> None:
+        rows, self._rows = self._rows, []
+        if not rows or not trainer.is_global_zero:
             return
         path = self.path / f"part-{window:06d}.parquet"
         beside = path.with_suffix(".partial")
-        pq.write_table(pa.Table.from_pylist(self._rows, _SCHEMA), beside)
+        pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), beside)
         beside.replace(path)
-        self._rows = []
 
 
 _SCHEMA = pa.schema(

@@ -19,7 +19,7 @@ def mean_loss(module: DataReweightedJudge, samples: JudgeBatch, reweighter: Rewe
 
     A judge that has learned to disagree with swapped preferences loses on them, and their weight says so.
     """
-    mean = MeanMetric()
+    mean = MeanMetric(sync_on_compute=False)  # every process has all of the samples
     was_training = module.judge.training
     module.judge.eval()
     for sample in module.objective.prepare(module.judge, samples.to(module.device)).micro_batches():
