@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
+from daj_lightning.bilevel.per_sample import PerSampleGradients
 from daj_lightning.bilevel.recompute import LossAt
 from daj_lightning.bilevel.stores import BankDtype, GradientBank, GradientStore
 from daj_lightning.bilevel.update import Preconditioner
@@ -56,6 +57,8 @@ class Setting(NamedTuple):
     num_domains: int
     """D."""
     loss_at: LossAt
+    splitter: PerSampleGradients | None = None
+    """For stores that keep samples or domains apart, where micro-batches hold more than one sample."""
 
 
 class HypergradientEngine(ABC):
@@ -128,7 +131,7 @@ class BankEngine(HypergradientEngine):
 
     def start(self, setting: Setting) -> GradientStore:
         self.history.clear()
-        return GradientBank(setting.flat, setting.num_inner, self.dtype, self.unroll_windows)
+        return GradientBank(setting.flat, setting.num_inner, self.dtype, self.unroll_windows, setting.splitter)
 
     def observe(self, window: Window) -> None:
         self.history.append(window)

@@ -43,7 +43,7 @@ class TraceEngine(HypergradientEngine):
 
     def start(self, setting: Setting) -> GradientStore:
         self.tangents, self.examples = None, {}
-        return DomainSums(setting.flat, setting.num_domains)
+        return DomainSums(setting.flat, setting.num_domains, setting.splitter)
 
     @torch.no_grad()
     def observe(self, window: Window) -> None:

@@ -78,10 +78,10 @@ class Auditor(DataReweightedJudge):
     def credits_samples(self) -> bool:
         return True
 
-    def meta_parts(self, samples: Sequence[JudgeBatch]) -> list[Sequence[JudgeBatch]]:
+    def meta_parts(self, meta: JudgeBatch) -> list[JudgeBatch]:
         """Every meta sample apart: the engine is linear, so that their credits add up to the batch's."""
-        self.meta_ids = torch.cat([sample.sample_ids for sample in samples])
-        return [[sample] for sample in samples]
+        self.meta_ids = meta.sample_ids
+        return list(meta.micro_batches())
 
     def compare(self, halves: Sequence[Sequence[Credit]]) -> None:
         """Keep what each meta sample credits to each window that the engine remembers."""

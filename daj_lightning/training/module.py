@@ -44,15 +44,19 @@ from daj_lightning.training.checks import (
     check_credits,
     check_engine,
     check_inner_step,
+    check_numbers,
     check_objective,
+    check_outer,
     check_precision,
+    check_rollouts,
+    splitter_for,
 )
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.reference import reference_logps
 from daj_lightning.training.resumable import Resumable
 from daj_lightning.training.rollouts import CloseRollouts, Rollouts
-from daj_lightning.training.step import MetaGradient, StepReport
+from daj_lightning.training.step import MetaGradient, StepReport, num_credits
 
 
 class DataReweightedJudge(Resumable):
@@ -75,6 +79,8 @@ class DataReweightedJudge(Resumable):
         sampling: how the judge answers in `validate` and `test`.
         cold_start: makes the base if it is missing; for models that exist nowhere but here.
         rollouts: who draws the responses, for an objective of prompts (GRPO).
+        micro_batch_size: samples that pass through the judge together; each keeps its own gradient.
+        packing: lay their rows end to end instead of padding them, and compute a sample's common prompt once.
     """
 
     def __init__(
@@ -93,17 +99,12 @@ class DataReweightedJudge(Resumable):
         sampling: Sampling | None = None,
         cold_start: ColdStart | None = None,
         rollouts: Rollouts | None = None,
+        micro_batch_size: int = 1,
+        packing: bool = False,
     ) -> None:
         super().__init__()
-        if (
-            min(meta_every, outer_accumulation) < 1
-            or outer_warmup_windows < 0
-            or not (max_norm is None or max_norm > 0)
-        ):
-            raise DajError(
-                f"meta_every={meta_every} and outer_accumulation={outer_accumulation} must be >= 1, "
-                f"outer_warmup_windows={outer_warmup_windows} >= 0, and max_norm={max_norm} > 0 or absent."
-            )
+        counts = {"meta_every": meta_every, "micro_batch_size": micro_batch_size}
+        check_numbers(counts | {"outer_accumulation": outer_accumulation}, outer_warmup_windows, max_norm)
         self.automatic_optimization = False
         self.strict_loading = False  # the frozen base is not in the checkpoint; on_load_checkpoint checks the rest
         self.judge = judge
@@ -118,12 +119,10 @@ class DataReweightedJudge(Resumable):
         self.outer_warmup_windows = outer_warmup_windows
         self.sampling = sampling or Sampling()
         self.cold_start = cold_start
-        if rollouts is not None and self.objective.unit != "prompt":
-            raise DajError(
-                f"model.rollouts is set, but {type(self.objective).__name__} learns from responses that are there "
-                f"already. Leave model.rollouts out, or use GRPO."
-            )
+        check_rollouts(self.objective, rollouts)
         self.rollouts = rollouts or (Rollouts() if self.objective.unit == "prompt" else None)
+        self.micro_batch_size = micro_batch_size
+        self.packing = packing
         self.num_windows = 0
         """Inner steps done. Lightning's global_step counts the steps of both optimizers."""
         self.num_outer_steps = 0
@@ -176,23 +175,38 @@ class DataReweightedJudge(Resumable):
 
     def record(self, inner: JudgeBatch) -> tuple[Tensor, Tensor]:
         """Raw gradient of every sample into the engine's store; losses (K,) and weights (K,), both detached."""
-        losses, weights = [], []
-        for i, sample in enumerate(inner.micro_batches()):
-            self.store.open(i, sample)
-            losses.append(self.accumulate(sample))
-            weights.append(self.reweighter(sample, losses[-1]).detach())
-            self.store.close(i, weights[-1])
+        losses, weights, i = [], [], 0
+        for samples in inner.micro_batches(self.micro_batch_size):
+            self.store.open(i, samples)
+            loss, weight = self.weigh(samples)
+            self.store.close(i, weight)
+            losses.append(loss)
+            weights.append(weight)
+            i += len(samples)
         self.flat.release_gradients()
         return torch.cat(losses), torch.cat(weights)
 
-    def accumulate(self, sample: JudgeBatch, share: float = 1.0) -> Tensor:
-        """Backward of `share` times one sample's loss, part by part; the loss (1,), detached."""
+    def weigh(self, samples: JudgeBatch) -> tuple[Tensor, Tensor]:
+        """Losses and weights (B,) of a micro-batch, detached; the backward that its store asks for."""
+        if len(samples) == 1:
+            loss = self.accumulate(samples)
+            return loss, self.reweighter(samples, loss).detach()
+        losses = self.objective(self.judge, samples)
+        weights = self.reweighter(samples, losses.detach()).detach()
+        self._backward(self.store.total(losses, weights))
+        return losses.detach(), weights
+
+    def accumulate(self, samples: JudgeBatch, share: float = 1.0) -> Tensor:
+        """Backward of `share` times each sample's loss, part by part; the losses (B,), detached."""
         loss = torch.zeros(1, device=self.device)
-        for part in self.objective.parts(self.judge, sample):
+        for part in self.objective.parts(self.judge, samples):
             loss = loss + part.detach()
-            if part.requires_grad:  # a sample whose tokens are all masked has none
-                self.manual_backward((part * share).sum())
+            self._backward((part * share).sum())
         return loss
+
+    def _backward(self, loss: Tensor) -> None:
+        if loss.requires_grad:  # samples whose tokens are all masked have none
+            self.manual_backward(loss)
 
     def inner_step(self, inner: JudgeBatch, losses: Tensor, weights: Tensor) -> None:
         """Move the judge along the weighted gradient, before the engine's eyes."""
@@ -218,24 +232,23 @@ class DataReweightedJudge(Resumable):
 
     def meta_gradient(self, meta: JudgeBatch) -> MetaGradient:
         """Gradient of the mean meta loss at the moved judge, by parts of the batch; the average takes it in."""
-        samples = list(meta.micro_batches())
         gradients, losses = [], []
-        parts = self.meta_parts(samples)
+        parts = self.meta_parts(meta)
         for part in parts:
             gradients.append(self.flat.new_zeros())
             self.flat.point_gradients_at(gradients[-1])
-            losses += [self.accumulate(sample, share=1 / len(part)) for sample in part]
+            losses += [self.accumulate(s, share=1 / len(part)) for s in part.micro_batches(self.micro_batch_size)]
         self.flat.release_gradients()
-        shares = [len(part) / len(samples) for part in parts]
+        shares = [len(part) / len(meta) for part in parts]
         gradient = MetaGradient(gradients, shares, meta.sample_ids, torch.cat(losses))
         cosine = self.meta_average.add(gradient.whole)
         self._log_meta(gradient, cosine)
         return gradient
 
-    def meta_parts(self, samples: Sequence[JudgeBatch]) -> list[Sequence[JudgeBatch]]:
+    def meta_parts(self, meta: JudgeBatch) -> list[JudgeBatch]:
         """Of the meta batch, those whose gradients are kept apart: two halves, or one sample that has no halves."""
-        middle = len(samples) // 2
-        return [half for half in (samples[:middle], samples[middle:]) if half]
+        middle = len(meta) // 2
+        return [meta.part(first, end) for first, end in ((0, middle), (middle, len(meta))) if end > first]
 
     def credit_is_due(self) -> bool:
         """At every meta batch, and between two if the average bridges them."""
@@ -295,6 +308,8 @@ class DataReweightedJudge(Resumable):
             raise DajError(f"this version trains on one device; got {self.trainer.world_size}. Set trainer.devices=1.")
         self.judge.load()
         check_precision(str(self.trainer.precision), self.judge.trained_parameters())
+        if self.packing:
+            self.judge.pack_rows()
         if stage == "fit" and (self.trainer.max_epochs != 1 or self.trainer.max_steps != -1):
             raise DajError(
                 "a run is one epoch of data.max_windows windows. Leave trainer.max_epochs and max_steps alone."
@@ -303,16 +318,11 @@ class DataReweightedJudge(Resumable):
             self.data.load_samples(self.objective.unit, self.rollouts.sampling.max_new_tokens if self.rollouts else 0)
             check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta)
             check_objective(self.objective, self.reweighter, self.judge, self.data.num_inner, self.data.num_meta)
+            self.splitter = splitter_for(
+                self.micro_batch_size, self.objective, self.engine, self.judge, self.credits_samples
+            )
             self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_set)))
             self.report = None
-
-    def _num_credits(self, num_windows: int) -> int:
-        """Windows of a run that credit samples."""
-        every, warmup = self.meta_every, self.outer_warmup_windows
-        num_meta = max(num_windows // every - warmup // every, 0)
-        if self.meta_average.decay == 0 or num_meta == 0:
-            return num_meta
-        return num_windows - every * (warmup // every + 1) + 1  # from the first meta batch on
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         inner = self.inner.make_optimizer(self.judge.trained_parameters())
@@ -321,19 +331,10 @@ class DataReweightedJudge(Resumable):
         optimizers, schedules = [inner], [self.inner.make_schedule(inner, num_windows)]
         if self.learns_weights:
             outer = self.outer.make_optimizer(self.reweighter.parameters())
-            num_outer = self._num_credits(num_windows) // self.outer_accumulation
-            sparse = any(getattr(module, "sparse", False) for module in self.reweighter.modules())
-            if sparse and self.outer.optimizer != "lazy_adam":
-                raise DajError(
-                    f"an instance table has sparse gradients, which {self.outer.optimizer} does not take. Set "
-                    f"model.outer.optimizer to lazy_adam."
-                )
-            if num_outer == 0:
-                raise DajError(
-                    f"no outer step in {num_windows} windows: outer_warmup_windows={self.outer_warmup_windows}, "
-                    f"meta_every={self.meta_every}, outer_accumulation={self.outer_accumulation}. Lower them, raise "
-                    f"data.max_windows, or use the reweighter Uniform."
-                )
+            decay = self.meta_average.decay
+            credited = num_credits(num_windows, self.meta_every, self.outer_warmup_windows, decay)
+            num_outer = credited // self.outer_accumulation
+            check_outer(self, self.outer.optimizer, num_outer)
             optimizers.append(outer)
             schedules.append(self.outer.make_schedule(outer, num_outer))
         return optimizers, schedules  # type: ignore[return-value]
@@ -350,7 +351,7 @@ class DataReweightedJudge(Resumable):
         self.judge.train()  # whatever was measured before: transformers checkpoints activations in train mode only
         self.flat = FlatView(self.judge.trained_parameters())
         loss_at = RecomputedLoss(self.judge, self.objective).at
-        setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at)
+        setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at, self.splitter)
         self.store = self.engine.start(setting) if self.credits_samples else GradientSum(self.flat)
         self._start = (time.perf_counter(), self.num_windows)
         self.resume()
