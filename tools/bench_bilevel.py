@@ -83,6 +83,7 @@ class Ours:
     Args:
         engine: None for the inner and meta passes alone.
         windows, metas: a meta batch after every window; default: one of each.
+        size: samples in a micro-batch.
     """
 
     derivative: Tensor
@@ -95,12 +96,15 @@ class Ours:
         precision: Precision = FLOAT32,
         windows: Sequence[JudgeBatch] = (),
         metas: Sequence[JudgeBatch] = (),
+        size: int = 1,
     ) -> None:
+        self.size = size
         self.windows, self.metas = windows or problem.windows[:1], metas or [problem.meta]
         self.judge, self.engine, self.table = problem.judge(precision), engine, Table(K * len(self.windows))
         self.flat = FlatView(self.judge.trained_parameters())
         self.inner, self.outer = problem.optimizer(self.flat.parameters), Adam(self.table.parameters(), lr=1e-4)
-        setting = bilevel.Setting(self.flat, K, 1, bilevel.RecomputedLoss(self.judge, OBJECTIVE).at)
+        splitter = bilevel.PerSampleGradients(self.judge)
+        setting = bilevel.Setting(self.flat, K, 1, bilevel.RecomputedLoss(self.judge, OBJECTIVE).at, splitter)
         self.store = engine.start(setting) if engine else bilevel.GradientSum(self.flat)
 
     def run(self) -> None:
@@ -115,13 +119,15 @@ class Ours:
             self.outer.step()
 
     def inner_step(self, batch: JudgeBatch) -> None:
-        weights, losses = self.table(batch).detach(), []
-        for i, sample in enumerate(batch.micro_batches()):
-            self.store.open(i, sample)
-            loss = OBJECTIVE(self.judge, sample)
-            loss.sum().backward()
-            self.store.close(i, weights[i])
+        weights, losses, i = self.table(batch).detach(), [], 0
+        for samples in batch.micro_batches(self.size):
+            own = weights[i : i + len(samples)]
+            self.store.open(i, samples)
+            loss = OBJECTIVE(self.judge, samples)
+            self.store.total(loss, own).backward()
+            self.store.close(i, own)
             losses.append(loss.detach())
+            i += len(samples)
         gradient = self.store.combine(batch, weights)
         if self.engine:
             phi = self.flat.gather(self.flat.parameters) if self.engine.goes_back else None
@@ -133,8 +139,8 @@ class Ours:
     def meta_gradient(self, batch: JudgeBatch) -> Tensor:
         q = self.flat.new_zeros()
         self.flat.point_gradients_at(q)
-        for sample in batch.micro_batches():
-            (OBJECTIVE(self.judge, sample) / len(batch)).sum().backward()
+        for samples in batch.micro_batches(self.size):
+            (OBJECTIVE(self.judge, samples) / len(batch)).sum().backward()
         self.flat.release_gradients()
         return q
 
@@ -216,6 +222,8 @@ def betty_batched(problem: Problem, precision: Precision, radius: float = 1e-2) 
 Method = Ours | Betty
 METHODS: dict[str, Callable[[Problem, Precision], Method]] = {
     "ours, bank": lambda problem, precision: Ours(problem, BankEngine(), precision),
+    "ours, bank, 2 together": lambda problem, precision: Ours(problem, BankEngine(), precision, size=2),
+    "ours, bank, 4 together": lambda problem, precision: Ours(problem, BankEngine(), precision, size=4),
     "ours, jvp": lambda problem, precision: Ours(problem, JvpEngine(), precision),
     "ours, finite difference": lambda problem, precision: Ours(problem, FiniteDifferenceEngine(), precision),
 }
