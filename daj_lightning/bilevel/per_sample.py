@@ -56,7 +56,7 @@ class PerSampleGradients:
         for layer in judge.modules():
             if isinstance(layer, LoraLinear) and type(layer.base_layer) is nn.Linear and not layer.lora_variant:
                 (name,) = layer.active_adapters
-                down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+                down, up = (of[name].get_parameter("weight") for of in (layer.lora_A, layer.lora_B))
                 if id(down) in columns and id(up) in columns and layer.lora_B[name].bias is None:
                     own = columns.pop(id(down)), columns.pop(id(up))
                     self._adapters.append(_Adapter(layer, down, up, own))

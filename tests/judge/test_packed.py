@@ -78,6 +78,20 @@ def test_log_probabilities_and_gradients_are_those_of_padded_rows(tiny_config: Q
         assert float((one - other).norm() / other.norm()) <= 1e-13
 
 
+@pytest.mark.usefixtures("true_float64")
+def test_tokens_of_a_group_are_scored_as_in_padded_rows(tiny_config: Qwen3Config) -> None:
+    """All rows of a group at once, some of them, and one alone."""
+    judge = make_judge(tiny_config).double()
+    randomize_adapters(judge)
+    batch = pairs()
+    batch = replace(batch, sample_ids=batch.sample_ids[:2], domains=batch.domains[:2], temperature=0.7)  # 2 of 5 rows
+    chosen = (slice(None), slice(0, 3), slice(7, 8))
+    padded = [judge.response_token_logp(batch, rows) for rows in chosen]
+    judge.pack_rows()
+    for rows, wanted in zip(chosen, padded, strict=True):
+        torch.testing.assert_close(judge.response_token_logp(batch, rows), wanted, rtol=0, atol=1e-13)
+
+
 def test_a_judge_that_packs_generates_as_before(tiny_config: Qwen3Config) -> None:
     judge = make_judge(tiny_config)
     randomize_adapters(judge)

@@ -24,8 +24,8 @@ from daj_lightning.bilevel import (
     Uniform,
 )
 from daj_lightning.judge import Judge
-from daj_lightning.objectives import DPO, KTO, ORPO, SFT
-from daj_lightning.records import JudgeBatch
+from daj_lightning.objectives import DPO, GRPO, KTO, ORPO, SFT
+from daj_lightning.records import DajError, JudgeBatch
 from daj_lightning.training import DataReweightedJudge, Level, NonFiniteError
 from inner import relative_error
 from runs import Passes, fit
@@ -158,3 +158,35 @@ def test_a_loss_that_is_not_finite_still_names_its_sample_alone(
     module = toy_module(prepared.base, objective=_Poisoned(), micro_batch_size=4, packing=packing)
     with pytest.raises(NonFiniteError, match=r"samples \[5\]"):
         toy_trainer(tmp_path).fit(module, toy_data(prepared.root, prepared.base, max_windows=50))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        ({"objective": GRPO()}, "rows_per_forward"),
+        ({"judge": "everything"}, r"model\.micro_batch_size to 1"),
+        ({"micro_batch_size": 0}, "micro_batch_size=0, outer_accumulation=1 must be >= 1"),
+    ],
+    ids=["a group is a batch already", "no adapters", "none"],
+)
+def test_what_cannot_have_them_is_refused_before_training(
+    prepared: Prepared, tmp_path: Path, arguments: dict[str, Any], remedy: str
+) -> None:
+    if "judge" in arguments:
+        arguments = {"judge": Judge(str(prepared.base), "float32", trains="everything")}
+    with pytest.raises(DajError, match=remedy):
+        fit(prepared, tmp_path, **{"micro_batch_size": 2, **arguments})
+
+
+def test_a_judge_without_adapters_may_have_them_where_nothing_credits_samples(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    """Then nothing needs a sample's gradient: one weighted backward a micro-batch."""
+    finals = []
+    for size in (1, 4):
+        torch.manual_seed(0)
+        judge = Judge(str(prepared.base), "float32", trains="everything")
+        inner = Level(lr=1e-3, optimizer="sgd")
+        fit(prepared, tmp_path, judge=judge, reweighter=Uniform(), inner=inner, max_windows=3, micro_batch_size=size)
+        finals.append(torch.cat([p.detach().flatten() for p in judge.trained_parameters()]))
+    assert relative_error(*finals) <= 1e-6
