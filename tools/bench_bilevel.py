@@ -45,6 +45,7 @@ from measure import (
     WINDOWS,
     Against,
     Claim,
+    CpuS,
     K,
     M,
     Passes,
@@ -83,6 +84,8 @@ class Ours:
     Args:
         engine: None for the inner and meta passes alone.
         windows, metas: a meta batch after every window; default: one of each.
+        size: samples in a micro-batch.
+        packing: its rows laid end to end.
     """
 
     derivative: Tensor
@@ -95,12 +98,18 @@ class Ours:
         precision: Precision = FLOAT32,
         windows: Sequence[JudgeBatch] = (),
         metas: Sequence[JudgeBatch] = (),
+        size: int = 1,
+        packing: bool = False,
     ) -> None:
+        self.size = size
         self.windows, self.metas = windows or problem.windows[:1], metas or [problem.meta]
         self.judge, self.engine, self.table = problem.judge(precision), engine, Table(K * len(self.windows))
         self.flat = FlatView(self.judge.trained_parameters())
         self.inner, self.outer = problem.optimizer(self.flat.parameters), Adam(self.table.parameters(), lr=1e-4)
-        setting = bilevel.Setting(self.flat, K, 1, bilevel.RecomputedLoss(self.judge, OBJECTIVE).at)
+        if packing:
+            self.judge.pack_rows()
+        splitter = bilevel.PerSampleGradients(self.judge)
+        setting = bilevel.Setting(self.flat, K, 1, bilevel.RecomputedLoss(self.judge, OBJECTIVE).at, splitter)
         self.store = engine.start(setting) if engine else bilevel.GradientSum(self.flat)
 
     def run(self) -> None:
@@ -115,13 +124,15 @@ class Ours:
             self.outer.step()
 
     def inner_step(self, batch: JudgeBatch) -> None:
-        weights, losses = self.table(batch).detach(), []
-        for i, sample in enumerate(batch.micro_batches()):
-            self.store.open(i, sample)
-            loss = OBJECTIVE(self.judge, sample)
-            loss.sum().backward()
-            self.store.close(i, weights[i])
+        weights, losses, i = self.table(batch).detach(), [], 0
+        for samples in batch.micro_batches(self.size):
+            own = weights[i : i + len(samples)]
+            self.store.open(i, samples)
+            loss = OBJECTIVE(self.judge, samples)
+            self.store.total(loss, own).backward()
+            self.store.close(i, own)
             losses.append(loss.detach())
+            i += len(samples)
         gradient = self.store.combine(batch, weights)
         if self.engine:
             phi = self.flat.gather(self.flat.parameters) if self.engine.goes_back else None
@@ -133,8 +144,8 @@ class Ours:
     def meta_gradient(self, batch: JudgeBatch) -> Tensor:
         q = self.flat.new_zeros()
         self.flat.point_gradients_at(q)
-        for sample in batch.micro_batches():
-            (OBJECTIVE(self.judge, sample) / len(batch)).sum().backward()
+        for samples in batch.micro_batches(self.size):
+            (OBJECTIVE(self.judge, samples) / len(batch)).sum().backward()
         self.flat.release_gradients()
         return q
 
@@ -219,6 +230,8 @@ METHODS: dict[str, Callable[[Problem, Precision], Method]] = {
     "ours, jvp": lambda problem, precision: Ours(problem, JvpEngine(), precision),
     "ours, finite difference": lambda problem, precision: Ours(problem, FiniteDifferenceEngine(), precision),
 }
+SIZES = (2, 4, 16)
+"""Samples in a micro-batch: between the bank's smallest memory and Betty's one batch."""
 if HAS_BETTY:
     METHODS |= {"Betty as shipped": betty_shipped, "Betty batched": betty_batched}
 
@@ -270,11 +283,43 @@ def radii(problem: Problem, quick: bool) -> list[Claim]:
     return []
 
 
+def together(size: int, packing: bool = False) -> Callable[[Problem, Precision], Method]:
+    return lambda problem, precision: Ours(problem, BankEngine(), precision, size=size, packing=packing)
+
+
 def cost(problem: Problem, rounds: int) -> list[Claim]:
-    problem = warmed(problem)
     makes: dict[str, Callable[[Problem, Precision], Method]]
-    makes = {"inner and meta passes alone": lambda *own: Ours(own[0], None, own[1]), **METHODS}
-    makes.pop("Betty as shipped", None)  # has less to say; see `schedule`
+    makes = {"inner and meta passes alone": lambda *own: Ours(own[0], None, own[1])}
+    makes |= {f"ours, bank, {size} together": together(size) for size in SIZES} | METHODS
+    title = f"One inner step of {K} samples, a meta batch of {M}, all {K} weights reached (Adam, float32)"
+    times, mib = priced(title, warmed(problem), makes, rounds)
+    fd = ratios(times["ours, finite difference"].user, times["ours, bank"].user)
+    text = "finite differences over all samples >= 1.5x the bank's user CPU time"
+    claims = [Claim(text, f"{span(fd)}x", statistics.median(fd) >= 1.5)]
+    return claims + [
+        claim
+        for size in ("", *(f", {size} together" for size in SIZES))
+        for claim in beside_betty(f"ours, bank{size}", times, mib)
+    ]
+
+
+def shared(rounds: int) -> list[Claim]:
+    """What pairs are outside of random data: two responses to one prompt."""
+    problem = warmed(make_problem(shares_prompt=True))
+    makes: dict[str, Callable[[Problem, Precision], Method]] = {"ours, bank": METHODS["ours, bank"]}
+    makes |= {f"ours, bank, {size} packed": together(size, packing=True) for size in (1, *SIZES)}
+    if HAS_BETTY:
+        makes["Betty batched"] = betty_batched
+    title = f"The same where the rows of a pair share their prompt of {LENGTH // 2} tokens"
+    times, mib = priced(title, problem, makes, rounds)
+    return [claim for name in makes if "packed" in name for claim in beside_betty(name, times, mib)]
+
+
+def priced(
+    title: str, problem: Problem, makes: dict[str, Callable[[Problem, Precision], Method]], rounds: int
+) -> tuple[dict[str, CpuS], dict[str, float]]:
+    """Prints passes, bytes and time of a step by each way; its times and peak MiB."""
+    makes = {name: make for name, make in makes.items() if name != "Betty as shipped"}  # has less to say; `schedule`
     passes, mib = dict[str, Passes](), dict[str, float]()
 
     def first_step(name: str) -> None:
@@ -292,21 +337,24 @@ def cost(problem: Problem, rounds: int) -> list[Claim]:
         counts = of.forwards, of.backwards, f"{mib[name]:.1f}", f"{mib[name] / mib[last]:.3f}"
         took = span(times[name].user), span(over_last[name]), span(times[name].kernel)
         rows.append([name, *counts, *took])
-    title = f"One inner step of {K} samples, a meta batch of {M}, all {K} weights reached (Adam, float32)"
     header = "method", "samples forward", "backward", "peak tensor MiB", "ratio", "user CPU s", "ratio", "kernel CPU s"
     print_table(f"{title}; ratios over {last}", header, rows)
-    fd = ratios(times["ours, finite difference"].user, times["ours, bank"].user)
-    text = "finite differences over all samples >= 1.5x the bank's user CPU time"
-    claims = [Claim(text, f"{span(fd)}x", statistics.median(fd) >= 1.5)]
-    if HAS_BETTY:
-        memory = mib["ours, bank"] / mib["Betty batched"]
-        both = [[u + k for u, k in zip(*times[name], strict=True)] for name in ("ours, bank", "Betty batched")]
-        user, cpu = over_last["ours, bank"], ratios(*both)
-        figure = f"{span(user)}x in user mode, {span(cpu)}x with the kernel's paging"
-        holds = max(statistics.median(user), statistics.median(cpu)) <= 0.62
-        claims.append(Claim("the bank <= 0.62x the CPU time of Betty batched", figure, holds))
-        claims.append(Claim("the bank <= 0.08x its peak tensor bytes", f"{memory:.3f}x", memory <= 0.08))
-    return claims
+    return times, mib
+
+
+def beside_betty(name: str, times: dict[str, CpuS], mib: dict[str, float]) -> list[Claim]:
+    """The two bounds that one of our ways is held to."""
+    if "Betty batched" not in times:
+        return []
+    memory = mib[name] / mib["Betty batched"]
+    user = ratios(times[name].user, times["Betty batched"].user)
+    cpu = ratios(*([u + k for u, k in zip(*times[side], strict=True)] for side in (name, "Betty batched")))
+    figure = f"{span(user)}x in user mode, {span(cpu)}x with the kernel's paging"
+    holds = max(statistics.median(user), statistics.median(cpu)) <= 0.62
+    return [
+        Claim(f"{name} <= 0.62x the CPU time of Betty batched", figure, holds),
+        Claim(f"{name} <= 0.08x its peak tensor bytes", f"{memory:.3f}x", memory <= 0.08),
+    ]
 
 
 def schedule(problem: Problem, rounds: int) -> list[Claim]:
@@ -333,10 +381,10 @@ def schedule(problem: Problem, rounds: int) -> list[Claim]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = ("accuracy", "radii", "cost", "schedule", "plain")
+    sections = ("accuracy", "radii", "cost", "shared", "schedule", "plain")
     parser.add_argument("--only", nargs="+", choices=sections, default=sections)
     parser.add_argument(
-        "--rounds", type=int, default=10, help="of `cost`; `schedule` takes half as many, `plain` a third"
+        "--rounds", type=int, default=10, help="of `cost` and `shared`; `schedule` takes half as many, `plain` a third"
     )
     parser.add_argument("--quick", action="store_true", help="a round each, SGD, two precisions")
     args = parser.parse_args()
@@ -357,6 +405,7 @@ def main() -> None:
         "accuracy": lambda: accuracy(problem, args.quick),
         "radii": lambda: radii(problem, args.quick),
         "cost": lambda: cost(problem, rounds),
+        "shared": lambda: shared(rounds),
         "schedule": lambda: schedule(problem, (rounds + 1) // 2),
         "plain": lambda: plain(problem, (rounds + 2) // 3, args.quick),
     }

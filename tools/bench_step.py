@@ -86,13 +86,17 @@ def make_judge(shape: str, device: str, lora_r: int) -> Judge:
     return judge
 
 
-def make_batch(num: int, length: int, vocab: int, device: str) -> JudgeBatch:
+def make_batch(num: int, length: int, vocab: int, device: str, shares_prompt: bool = False) -> JudgeBatch:
+    """Random pairs, half prompt and half response; a pair's rows have different prompts unless it shares its own."""
     mask = torch.zeros(2 * num, length, dtype=torch.bool)
     mask[:, length // 2 :] = True
+    input_ids = torch.randint(vocab, (2 * num, length))
+    if shares_prompt:
+        input_ids[1::2, : length // 2] = input_ids[::2, : length // 2].clone()
     batch = JudgeBatch(
         sample_ids=torch.arange(num),
         domains=torch.arange(num) % 6,
-        input_ids=torch.randint(vocab, (2 * num, length)),
+        input_ids=input_ids,
         attention_mask=torch.ones(2 * num, length, dtype=torch.bool),
         response_mask=mask,
         reference_logp=torch.full((2 * num,), -8.0 * length / 2),

@@ -91,14 +91,14 @@ def new_judge(base: dict[str, Tensor], dtype: torch.dtype) -> Judge:
     return judge
 
 
-def make_problem() -> Problem:
+def make_problem(shares_prompt: bool = False) -> Problem:
     torch.manual_seed(0)
     base = {name: value.bfloat16().float() for name, value in random_base(torch.float32).state_dict().items()}
     judge = new_judge(base, torch.float32)
     adapters = [p.detach() + 0.05 * torch.randn_like(p) for p in judge.trained_parameters()]
 
     def batch(num: int, first_id: int = 0) -> JudgeBatch:
-        made = make_batch(num, LENGTH, VOCABULARY, "cpu")
+        made = make_batch(num, LENGTH, VOCABULARY, "cpu", shares_prompt)
         with judge.reference():
             logp = torch.stack([judge.response_logp(sample) for sample in made.micro_batches()])
         return replace(made, sample_ids=made.sample_ids + first_id, reference_logp=logp.flatten())
@@ -197,7 +197,9 @@ class Passes:
         judge.causal_lm.get_decoder().register_forward_hook(self._forward, with_kwargs=True)
 
     def _forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        num_samples = len(kwargs["input_ids"]) // 2  # chosen and rejected
+        mask = kwargs["attention_mask"]
+        num_rows = mask.size(2) if mask.dim() == 4 else len(mask)  # packed rows come with their layout as the mask
+        num_samples = num_rows // 2  # chosen and rejected
         self.forwards += num_samples
         if output.last_hidden_state.requires_grad:
             output.last_hidden_state.register_hook(lambda _: self._backward(num_samples))

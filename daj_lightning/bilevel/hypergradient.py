@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
+from daj_lightning.bilevel.per_sample import PerSampleGradients
 from daj_lightning.bilevel.recompute import LossAt
 from daj_lightning.bilevel.stores import BankDtype, GradientBank, GradientStore
 from daj_lightning.bilevel.update import Preconditioner
@@ -58,6 +59,8 @@ class Setting(NamedTuple):
     loss_at: LossAt
     own: slice = slice(None)
     """Of a window's K samples, those whose gradients are in this process."""
+    splitter: PerSampleGradients | None = None
+    """For stores that keep samples or domains apart, where micro-batches hold more than one sample."""
 
 
 class HypergradientEngine(ABC):
@@ -145,7 +148,7 @@ class BankEngine(HypergradientEngine):
         self.history.clear()
         self.own = setting.own
         num_rows = len(range(setting.num_inner)[setting.own])
-        return GradientBank(setting.flat, num_rows, self.dtype, self.unroll_windows)
+        return GradientBank(setting.flat, num_rows, self.dtype, self.unroll_windows, setting.splitter)
 
     def observe(self, window: Window) -> None:
         self.history.append(window)

@@ -1,8 +1,9 @@
 """What a window keeps of its samples' raw gradients.
 
-The gradients exist anyway: a window is accumulated from micro-batches of one sample. An engine says what it
-needs of them: every sample's own row (the bank), one sum a domain, or only the weighted sum.
-Letters: K samples in the window, P adapter parameters, D domains, T windows.
+The gradients exist anyway: a window is accumulated from micro-batches. An engine says what it needs of them: every
+sample's own row (the bank), one sum a domain, or only the weighted sum. From a micro-batch of one sample autograd
+writes them; out of a larger one per_sample.py takes them apart.
+Letters: K samples in the window, B in a micro-batch, P adapter parameters, D domains, T windows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
+from daj_lightning.bilevel.per_sample import PerSampleGradients
 from daj_lightning.kernels import grad_bank_combine
 from daj_lightning.records import JudgeBatch
 
@@ -21,31 +23,54 @@ BankDtype = Literal["float32", "bfloat16"]
 
 
 class GradientStore(ABC):
-    """Where the backward of every sample goes, and how the window's gradient comes out of it."""
+    """Where the backward of every sample goes, and how the window's gradient comes out of it.
+
+    Args:
+        flat: the adapters.
+        splitter: for micro-batches of more than one sample.
+    """
 
     rows: Tensor
     """Of the window being recorded."""
     per_sample: bool = False
     """Row i is sample i's."""
 
-    @abstractmethod
-    def open(self, i: int, sample: JudgeBatch) -> None:
-        """Direct the next backwards, all of the unweighted loss of sample i."""
+    def __init__(self, flat: FlatView, splitter: PerSampleGradients | None = None) -> None:
+        self.flat = flat
+        self.splitter = splitter
 
-    def close(self, i: int, weight: Tensor) -> None:
-        """Keep what they wrote, given the sample's weight (1,); nothing to do where that is a row of its own."""
-        del i, weight
+    @abstractmethod
+    def open(self, i: int, samples: JudgeBatch) -> None:
+        """Direct the next backwards, of `total` for samples i .. i + B - 1."""
+
+    def total(self, losses: Tensor, weights: Tensor) -> Tensor:
+        """() what to take the backward of, for losses and weights (B,); weights count for nothing in a single sample's.
+
+        The sum of the unweighted losses, where every sample's gradient is kept apart or scaled by `close`.
+        """
+        del weights
+        return losses.sum()
+
+    def close(self, i: int, weights: Tensor) -> None:
+        """Keep what they wrote, given the samples' weights (B,)."""
+        del i
+        if len(weights) > 1:
+            self._takes_apart().close()
 
     @abstractmethod
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
         """(P,) the window gradient (1/K) sum_i weights_i g_i, for weights (K,)."""
+
+    def _takes_apart(self) -> PerSampleGradients:
+        assert self.splitter is not None, "a store without a splitter takes micro-batches of one sample"
+        return self.splitter
 
 
 class GradientBank(GradientStore):
     """A row for every sample, reused every T windows.
 
     Args:
-        flat: the adapters.
+        flat, splitter: see `GradientStore`.
         num_rows: K.
         dtype: "float32" lets autograd write rows in place; "bfloat16" halves the memory and is as
             exact as the gradients themselves where these were computed in bfloat16.
@@ -54,24 +79,37 @@ class GradientBank(GradientStore):
 
     per_sample = True
 
-    def __init__(self, flat: FlatView, num_rows: int, dtype: BankDtype = "float32", num_windows: int = 1) -> None:
-        self.flat = flat
+    def __init__(
+        self,
+        flat: FlatView,
+        num_rows: int,
+        dtype: BankDtype = "float32",
+        num_windows: int = 1,
+        splitter: PerSampleGradients | None = None,
+    ) -> None:
+        super().__init__(flat, splitter)
         own = flat.parameters[0].dtype  # float64 in tests of exactness
         self._ring = flat.new_zeros(num_windows, num_rows, dtype=torch.bfloat16 if dtype == "bfloat16" else own)
         self._turn = 0
         self.rows = self._ring[0]
         self._staging = flat.new_zeros() if self.rows.dtype != own else None
 
-    def open(self, i: int, sample: JudgeBatch) -> None:
+    def open(self, i: int, samples: JudgeBatch) -> None:
         """The row is raw: one scaled by a weight of 0 could never win its weight back."""
         if i == 0:
             self.rows = self._ring[self._turn]
             self._turn = (self._turn + 1) % len(self._ring)
+        if len(samples) > 1:
+            end = i + len(samples)
+            self.rows[i:end].zero_()
+            self._takes_apart().open(self.rows, range(i, end))
+            return
         target = self.rows[i] if self._staging is None else self._staging
         self.flat.point_gradients_at(target.zero_())
 
-    def close(self, i: int, weight: Tensor) -> None:
-        if self._staging is not None:
+    def close(self, i: int, weights: Tensor) -> None:
+        super().close(i, weights)
+        if self._staging is not None and len(weights) == 1:
             self.rows[i].copy_(self._staging)
 
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
@@ -81,14 +119,17 @@ class GradientBank(GradientStore):
 class DomainSums(GradientStore):
     """A row for every domain: the sum of its samples' raw gradients."""
 
-    def __init__(self, flat: FlatView, num_domains: int) -> None:
-        self.flat = flat
+    def __init__(self, flat: FlatView, num_domains: int, splitter: PerSampleGradients | None = None) -> None:
+        super().__init__(flat, splitter)
         self.rows = flat.new_zeros(num_domains)
 
-    def open(self, i: int, sample: JudgeBatch) -> None:
+    def open(self, i: int, samples: JudgeBatch) -> None:
         if i == 0:
             self.rows.zero_()
-        self.flat.point_gradients_at(self.rows[int(sample.domains)])
+        if len(samples) > 1:
+            self._takes_apart().open(self.rows, samples.domains.tolist())
+            return
+        self.flat.point_gradients_at(self.rows[int(samples.domains)])
 
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
         """All samples of a domain have one weight here."""
@@ -100,17 +141,23 @@ class GradientSum(GradientStore):
     """One running weighted sum, as in plain accumulation."""
 
     def __init__(self, flat: FlatView) -> None:
-        self.flat = flat
+        super().__init__(flat)
         self.rows = flat.new_zeros(1)
         self._staging = flat.new_zeros()
 
-    def open(self, i: int, sample: JudgeBatch) -> None:
+    def open(self, i: int, samples: JudgeBatch) -> None:
         if i == 0:
             self.rows.zero_()
-        self.flat.point_gradients_at(self._staging.zero_())
+        self._is_single = len(samples) == 1
+        self.flat.point_gradients_at(self._staging.zero_() if self._is_single else self.rows[0])
 
-    def close(self, i: int, weight: Tensor) -> None:
-        self.rows[0].add_(self._staging * weight.to(self._staging.dtype))
+    def total(self, losses: Tensor, weights: Tensor) -> Tensor:
+        """Of several samples the weighted losses: no gradient needs to be kept apart."""
+        return losses.sum() if self._is_single else (losses * weights.to(losses.dtype)).sum()
+
+    def close(self, i: int, weights: Tensor) -> None:
+        if self._is_single:
+            self.rows[0].add_(self._staging * weights.to(self._staging.dtype))
 
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
         return self.rows[0] / len(batch)

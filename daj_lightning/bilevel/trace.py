@@ -48,7 +48,7 @@ class TraceEngine(HypergradientEngine):
     def start(self, setting: Setting) -> GradientStore:
         self.tangents, self.examples = None, {}
         self.is_first = not setting.own.start
-        return DomainSums(setting.flat, setting.num_domains)
+        return DomainSums(setting.flat, setting.num_domains, setting.splitter)
 
     @torch.no_grad()
     def observe(self, window: Window) -> None:

@@ -20,6 +20,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from daj_lightning.judge.packed import let_pack, pack
 from daj_lightning.judge.tokens import unreachable
 from daj_lightning.kernels import Logits, fused_linear_logprob
 from daj_lightning.records import DajError, JudgeBatch
@@ -90,6 +91,10 @@ class Judge(nn.Module):
         """The reference, where everything trains."""
         self.whole_fingerprint: str | None = None
         """Taken before the base was split over processes."""
+        self.packing = False
+        """Log-probabilities are computed on packed rows; see `pack_rows`."""
+        self.sample_lengths: list[int] | None = None
+        """Tokens of each sample in the newest packed pass; None: that pass was of padded rows, all of one length."""
 
     def load(self) -> None:
         """Read the base and add fresh adapters; does nothing the second time.
@@ -127,6 +132,15 @@ class Judge(nn.Module):
         self.model = get_peft_model(base, self.lora)  # adapters in float32 even over a bfloat16 base
         check_adapter_dtype(self.trained_parameters())
 
+    def pack_rows(self) -> None:
+        """From now on, lay the rows of a batch end to end: no padding, and a sample's common prompt once.
+
+        Raises:
+            DajError: not with this model.
+        """
+        let_pack(self.causal_lm)
+        self.packing = True
+
     @property
     def policy(self) -> PeftModel | PreTrainedModel:
         """The model that answers."""
@@ -155,7 +169,8 @@ class Judge(nn.Module):
 
     def response_logp(self, batch: JudgeBatch) -> Tensor:
         """Log-probability of each response given its prompt, summed over its tokens: (R,) float32, nats."""
-        logp_N = self.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask)
+        n = batch.rows_per_sample
+        logp_N = self.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask, rows_per_sample=n)
         row_N = batch.response_mask.nonzero()[:, 0]
         return logp_N.new_zeros(batch.input_ids.size(0)).index_add(0, row_N, logp_N)
 
@@ -169,27 +184,37 @@ class Judge(nn.Module):
         scored = batch.response_mask[rows]
         if not scored.any():  # rows that are masked out of the loss
             return torch.zeros(scored.shape, device=scored.device)
+        n = batch.rows_per_sample
         logp_N = self.token_logp(
-            batch.input_ids[rows], batch.attention_mask[rows], scored, temperature=batch.temperature
+            batch.input_ids[rows],
+            batch.attention_mask[rows],
+            scored,
+            batch.temperature,
+            rows_per_sample=n if len(scored) % n == 0 else len(scored),  # a chunk of one group
         )
         return logp_N.new_zeros(scored.shape).masked_scatter(scored, logp_N)
 
-    def token_logp(self, input_ids: Tensor, attention_mask: Tensor, scored: Tensor, temperature: float = 1.0) -> Tensor:
+    def token_logp(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        scored: Tensor,
+        temperature: float = 1.0,
+        rows_per_sample: int = 1,
+    ) -> Tensor:
         """Log-probability of the tokens where `scored` is true, each given what stands before it.
 
         Args:
             input_ids, attention_mask, scored: each (R, T); `scored` is false in column 0.
             temperature: divides the logits.
+            rows_per_sample: so many rows at a time may share what they begin with, where rows are packed.
         Returns:
             (N,) float32 nats, row after row. The head only runs on these N positions.
         Raises:
             DajError: the head is wrapped.
         """
         causal_lm = self.causal_lm
-        hidden_RTH = causal_lm.get_decoder()(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
-        predicts = scored.roll(-1, dims=1)  # the token at t is predicted at t - 1
+        hidden_NH = self._predicting(input_ids, attention_mask, scored, rows_per_sample)
         head = causal_lm.get_output_embeddings()
         if not isinstance(head, nn.Linear):
             raise DajError(
@@ -197,7 +222,7 @@ class Judge(nn.Module):
                 "wraps it, merge it into the base, or leave lm_head out of lora_targets."
             )
         logits = _logits(causal_lm, temperature)
-        hidden_NH, targets_N = hidden_RTH[predicts], input_ids[scored]
+        targets_N = input_ids[scored]
         if self.trains == "everything":  # and so the reference: equal judges give equal bits
             return _logp_by_logits(head, hidden_NH, targets_N, logits)
         found = fused_linear_logprob(
@@ -210,6 +235,23 @@ class Judge(nn.Module):
             temperature=logits.temperature,
         )
         return found.logp
+
+    def _predicting(self, input_ids: Tensor, attention_mask: Tensor, scored: Tensor, rows_per_sample: int) -> Tensor:
+        """(N, H) the decoder's last state before each scored token: the token at t is predicted at t - 1."""
+        decoder = self.causal_lm.get_decoder()
+        if not self.packing:
+            self.sample_lengths = None
+            hidden_RTH = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+            return hidden_RTH[scored.roll(-1, dims=1)]
+        packed = pack(input_ids, attention_mask, rows_per_sample)
+        self.sample_lengths = packed.sample_lengths
+        hidden_1SH = decoder(
+            input_ids=packed.input_ids,
+            attention_mask=packed.rows,
+            position_ids=packed.position_ids,
+            use_cache=False,
+        ).last_hidden_state
+        return hidden_1SH[0, packed.token_index.roll(1, dims=1)[scored]]
 
     @contextmanager
     def reference(self) -> Iterator[None]:

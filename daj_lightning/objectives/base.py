@@ -25,9 +25,12 @@ class Objective(ABC):
     def __call__(self, judge: Judge, batch: JudgeBatch) -> Tensor:
         """(B,) float32 for a batch of B samples."""
 
-    def parts(self, judge: Judge, sample: JudgeBatch) -> Iterator[Tensor]:
-        """The loss of one sample as (1,) terms that add up to it; each graph may be freed before the next is built."""
-        yield self(judge, sample)
+    def parts(self, judge: Judge, samples: JudgeBatch) -> Iterator[Tensor]:
+        """The losses of a micro-batch as (B,) terms that add up; each graph may be freed before the next is built.
+
+        B is 1 where a sample is a prompt.
+        """
+        yield self(judge, samples)
 
     def anchor(self, judge: Judge, batch: JudgeBatch) -> JudgeBatch:
         """The batch with whatever refers to the judge that drew its responses; called before this judge moves."""

@@ -31,6 +31,6 @@ class DPO(Objective):
     def __call__(self, judge: Judge, batch: JudgeBatch) -> Tensor:
         """(B,) float32, differentiable in what the judge trains."""
         assert batch.reference_logp is not None
-        logp = judge.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask)
+        logp = judge.token_logp(batch.input_ids, batch.attention_mask, batch.response_mask, rows_per_sample=2)
         terms = DPOTerms(batch.reference_logp, self.beta, self.nll_weight)
         return segment_preference_loss(logp, segment_offsets(batch.response_mask), terms)

@@ -137,7 +137,11 @@ class GRPO(Objective):
                 yield advantages.new_zeros(1)
                 continue
             logp = judge.token_logp(
-                sample.input_ids[rows], sample.attention_mask[rows], scored, temperature=sample.temperature
+                sample.input_ids[rows],
+                sample.attention_mask[rows],
+                scored,
+                sample.temperature,
+                rows_per_sample=len(scored),
             )
             positions = scored.nonzero(as_tuple=True)
             terms = PolicyTerms(

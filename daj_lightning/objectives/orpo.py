@@ -39,5 +39,5 @@ class ORPO(Objective):
             is_chosen[::2, 1:] = True
             scored = batch.response_mask | (batch.attention_mask & is_chosen)
             counted = batch.response_mask[scored]
-        logp = judge.token_logp(batch.input_ids, batch.attention_mask, scored)
+        logp = judge.token_logp(batch.input_ids, batch.attention_mask, scored, rows_per_sample=2)
         return segment_preference_loss(logp, segment_offsets(scored), ORPOTerms(self.beta, counted))

@@ -14,6 +14,7 @@ from daj_lightning.bilevel import (
     FlatView,
     GradientStore,
     GradientSum,
+    PerSampleGradients,
     RecomputedLoss,
     Setting,
     TrainingSet,
@@ -25,16 +26,18 @@ from daj_lightning.records import DajError
 from daj_lightning.training.checks import (
     check_engine,
     check_objective,
+    check_outer,
     check_precision,
     check_processes,
     check_shares,
+    splitter_for,
 )
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
 from daj_lightning.training.reference import reference_logps
 from daj_lightning.training.resumable import Resumable
 from daj_lightning.training.rollouts import CloseRollouts
-from daj_lightning.training.step import StepReport
+from daj_lightning.training.step import StepReport, num_credits
 from daj_lightning.training.strategies import ShardedBase
 
 
@@ -50,6 +53,10 @@ class Assembled(Resumable):
     store: GradientStore
     drops: bool
     """The judge has dropout, so that its passes draw random numbers."""
+    micro_batch_size: int
+    packing: bool
+    splitter: PerSampleGradients | None
+    """Takes micro-batches of several samples apart; None: nothing has to."""
 
     def prepare_data(self) -> None:
         if self.cold_start is not None:
@@ -59,6 +66,8 @@ class Assembled(Resumable):
         check_processes(self.trainer, self.rollouts is not None, stage)
         self.judge.load()
         check_precision(str(self.trainer.precision), self.judge.trained_parameters())
+        if self.packing:
+            self.judge.pack_rows()
         if stage == "fit" and (self.trainer.max_epochs != 1 or self.trainer.max_steps != -1):
             raise DajError(
                 "a run is one epoch of data.max_windows windows. Leave trainer.max_epochs and max_steps alone."
@@ -67,6 +76,9 @@ class Assembled(Resumable):
             self.data.load_samples(self.objective.unit, self.rollouts.sampling.max_new_tokens if self.rollouts else 0)
             check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta)
             check_objective(self.objective, self.reweighter, self.judge, self.data.num_inner, self.data.num_meta)
+            self.splitter = splitter_for(
+                self.micro_batch_size, self.objective, self.engine, self.judge, self.credits_samples
+            )
             check_shares(self.trainer.world_size, self.data.num_inner, self.data.num_meta)
             self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_set)))
             self.report = None
@@ -75,14 +87,6 @@ class Assembled(Resumable):
         if isinstance(self.trainer.strategy, ShardedBase):
             self.trainer.strategy.shard(self.judge)
 
-    def _num_credits(self, num_windows: int) -> int:
-        """Windows of a run that credit samples."""
-        every, warmup = self.meta_every, self.outer_warmup_windows
-        num_meta = max(num_windows // every - warmup // every, 0)
-        if self.meta_average.decay == 0 or num_meta == 0:
-            return num_meta
-        return num_windows - every * (warmup // every + 1) + 1  # from the first meta batch on
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         inner = self.inner.make_optimizer(self.judge.trained_parameters())
         check_optimizer(inner)
@@ -90,19 +94,10 @@ class Assembled(Resumable):
         optimizers, schedules = [inner], [self.inner.make_schedule(inner, num_windows)]
         if self.learns_weights:
             outer = self.outer.make_optimizer(self.reweighter.parameters())
-            num_outer = self._num_credits(num_windows) // self.outer_accumulation
-            sparse = any(getattr(module, "sparse", False) for module in self.reweighter.modules())
-            if sparse and self.outer.optimizer != "lazy_adam":
-                raise DajError(
-                    f"an instance table has sparse gradients, which {self.outer.optimizer} does not take. Set "
-                    f"model.outer.optimizer to lazy_adam."
-                )
-            if num_outer == 0:
-                raise DajError(
-                    f"no outer step in {num_windows} windows: outer_warmup_windows={self.outer_warmup_windows}, "
-                    f"meta_every={self.meta_every}, outer_accumulation={self.outer_accumulation}. Lower them, raise "
-                    f"data.max_windows, or use the reweighter Uniform."
-                )
+            decay = self.meta_average.decay
+            credited = num_credits(num_windows, self.meta_every, self.outer_warmup_windows, decay)
+            num_outer = credited // self.outer_accumulation
+            check_outer(self, self.outer.optimizer, num_outer)
             optimizers.append(outer)
             schedules.append(self.outer.make_schedule(outer, num_outer))
         return optimizers, schedules  # type: ignore[return-value]
@@ -122,7 +117,7 @@ class Assembled(Resumable):
         self.flat = FlatView(self.judge.trained_parameters())
         loss_at = RecomputedLoss(self.judge, self.objective).at
         own = self.ranks.share(self.data.num_inner)
-        setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at, own)
+        setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at, own, self.splitter)
         self.drops = bool(self.judge.dropout())
         self.store = self.engine.start(setting) if self.credits_samples else GradientSum(self.flat)
         self._start = (time.perf_counter(), self.num_windows)

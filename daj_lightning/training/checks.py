@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
-from daj_lightning.bilevel import Credit, DomainWeights, GradientStore, HypergradientEngine, Reweighter
+from daj_lightning.bilevel import (
+    Credit,
+    DomainWeights,
+    GradientStore,
+    HypergradientEngine,
+    PerSampleGradients,
+    Reweighter,
+)
 from daj_lightning.judge import Judge, check_adapter_dtype
 from daj_lightning.objectives import Objective
 from daj_lightning.records import DajError, JudgeBatch
 from daj_lightning.training.ranks import Ranks
+from daj_lightning.training.resumable import Resumable
+from daj_lightning.training.rollouts import Rollouts
 from daj_lightning.training.step import MetaGradient
 
 
 class NonFiniteError(DajError):
     """A loss or a gradient is NaN or infinite; raised before it reaches the judge."""
+
+
+def check_numbers(at_least_1: Mapping[str, int], outer_warmup_windows: int, max_norm: float | None) -> None:
+    """Refuse counts of nothing, and a clipping norm that would stop the judge."""
+    if min(at_least_1.values()) < 1 or outer_warmup_windows < 0 or not (max_norm is None or max_norm > 0):
+        counts = ", ".join(f"{name}={value}" for name, value in at_least_1.items())
+        raise DajError(
+            f"{counts} must be >= 1, outer_warmup_windows={outer_warmup_windows} >= 0, and max_norm={max_norm} > 0 or "
+            f"absent."
+        )
 
 
 def check_precision(precision: str, adapters: Sequence[nn.Parameter]) -> None:
@@ -67,6 +86,49 @@ def check_objective(objective: Objective, reweighter: Reweighter, judge: Judge, 
         raise DajError(
             f"{type(reweighter).__name__} asks for rewards as features, and a sample of {name} has none. Use the "
             f"feature loss (and response_length) alone, or GRPO."
+        )
+
+
+def splitter_for(
+    size: int, objective: Objective, engine: HypergradientEngine, judge: Judge, credits_samples: bool
+) -> PerSampleGradients | None:
+    """What takes micro-batches of `size` samples apart, if anything has to.
+
+    Raises:
+        DajError: the objective or the judge cannot have such micro-batches.
+    """
+    if size == 1:
+        return None
+    if objective.unit == "prompt":
+        raise DajError(
+            f"model.micro_batch_size is {size}, but a sample of {type(objective).__name__} is a batch already: a group "
+            f"of responses. Set it to 1, and rows_per_forward of the objective to the rows that fit."
+        )
+    return PerSampleGradients(judge) if credits_samples and not engine.goes_back else None
+
+
+def check_rollouts(objective: Objective, rollouts: Rollouts | None) -> None:
+    """Refuse to draw responses that nothing learns from."""
+    if rollouts is not None and objective.unit != "prompt":
+        raise DajError(
+            f"model.rollouts is set, but {type(objective).__name__} learns from responses that are there already. "
+            f"Leave model.rollouts out, or use GRPO."
+        )
+
+
+def check_outer(run: Resumable, optimizer: str, num_outer: int) -> None:
+    """Refuse an optimizer that cannot move the weights, or a run in which they never move."""
+    sparse = any(getattr(module, "sparse", False) for module in run.reweighter.modules())
+    if sparse and optimizer != "lazy_adam":
+        raise DajError(
+            f"an instance table has sparse gradients, which {optimizer} does not take. Set model.outer.optimizer to "
+            f"lazy_adam."
+        )
+    if num_outer == 0:
+        raise DajError(
+            f"no outer step in {run.data.max_windows} windows: outer_warmup_windows={run.outer_warmup_windows}, "
+            f"meta_every={run.meta_every}, outer_accumulation={run.outer_accumulation}. Lower them, raise "
+            f"data.max_windows, or use the reweighter Uniform."
         )
 
 

@@ -29,7 +29,7 @@ from daj_lightning.bilevel import (
 )
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, Objective
-from daj_lightning.records import BilevelBatch, Comparison, DajError, JudgeBatch, Judgment, PromptBatch
+from daj_lightning.records import BilevelBatch, Comparison, JudgeBatch, Judgment, PromptBatch
 from daj_lightning.rollout import RolloutError, Sampling
 from daj_lightning.training.agreement import Agreement
 from daj_lightning.training.answer import answer
@@ -37,6 +37,8 @@ from daj_lightning.training.assembly import Assembled
 from daj_lightning.training.checks import (
     check_credits,
     check_inner_step,
+    check_numbers,
+    check_rollouts,
 )
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
@@ -65,6 +67,8 @@ class DataReweightedJudge(Assembled):
         sampling: how the judge answers in `validate` and `test`.
         cold_start: makes the base if it is missing; for models that exist nowhere but here.
         rollouts: who draws the responses, for an objective of prompts (GRPO).
+        micro_batch_size: samples that pass through the judge together; each keeps its own gradient.
+        packing: lay their rows end to end instead of padding them, and compute a sample's common prompt once.
     """
 
     def __init__(
@@ -83,17 +87,12 @@ class DataReweightedJudge(Assembled):
         sampling: Sampling | None = None,
         cold_start: ColdStart | None = None,
         rollouts: Rollouts | None = None,
+        micro_batch_size: int = 1,
+        packing: bool = False,
     ) -> None:
         super().__init__()
-        if (
-            min(meta_every, outer_accumulation) < 1
-            or outer_warmup_windows < 0
-            or not (max_norm is None or max_norm > 0)
-        ):
-            raise DajError(
-                f"meta_every={meta_every} and outer_accumulation={outer_accumulation} must be >= 1, "
-                f"outer_warmup_windows={outer_warmup_windows} >= 0, and max_norm={max_norm} > 0 or absent."
-            )
+        counts = {"meta_every": meta_every, "micro_batch_size": micro_batch_size}
+        check_numbers(counts | {"outer_accumulation": outer_accumulation}, outer_warmup_windows, max_norm)
         self.automatic_optimization = False
         self.strict_loading = False  # the frozen base is not in the checkpoint; on_load_checkpoint checks the rest
         self.judge = judge
@@ -108,12 +107,10 @@ class DataReweightedJudge(Assembled):
         self.outer_warmup_windows = outer_warmup_windows
         self.sampling = sampling or Sampling()
         self.cold_start = cold_start
-        if rollouts is not None and self.objective.unit != "prompt":
-            raise DajError(
-                f"model.rollouts is set, but {type(self.objective).__name__} learns from responses that are there "
-                f"already. Leave model.rollouts out, or use GRPO."
-            )
+        check_rollouts(self.objective, rollouts)
         self.rollouts = rollouts or (Rollouts() if self.objective.unit == "prompt" else None)
+        self.micro_batch_size = micro_batch_size
+        self.packing = packing
         self.num_windows = 0
         """Inner steps done. Lightning's global_step counts the steps of both optimizers."""
         self.num_outer_steps = 0
@@ -172,13 +169,15 @@ class DataReweightedJudge(Assembled):
     def record(self, inner: JudgeBatch) -> tuple[Tensor, Tensor]:
         """Raw gradient of every own sample into the engine's store; all losses (K,) and weights (K,), both detached."""
         own = self.ranks.share(len(inner))
-        losses, weights = [], []
-        for i, sample in enumerate(inner.part(own.start, own.stop).micro_batches()):
-            self.store.open(i, sample)
+        losses, weights, i = [], [], 0
+        for samples in inner.part(own.start, own.stop).micro_batches(self.micro_batch_size):
+            self.store.open(i, samples)
             with self.stream("inner", own.start + i):
-                losses.append(self.accumulate(sample))
-            weights.append(self.reweighter(sample, losses[-1]).detach())
-            self.store.close(i, weights[-1])
+                loss, weight = self.weigh(samples)
+            self.store.close(i, weight)
+            losses.append(loss)
+            weights.append(weight)
+            i += len(samples)
         self.flat.release_gradients()
         if self.ranks.number == 1:
             return torch.cat(losses), torch.cat(weights)
@@ -191,14 +190,27 @@ class DataReweightedJudge(Assembled):
             stream_of(self.device, self.data.seed, self.num_windows, level, position) if self.drops else nullcontext()
         )
 
-    def accumulate(self, sample: JudgeBatch, share: float = 1.0) -> Tensor:
-        """Backward of `share` times one sample's loss, part by part; the loss (1,), detached."""
+    def weigh(self, samples: JudgeBatch) -> tuple[Tensor, Tensor]:
+        """Losses and weights (B,) of a micro-batch, detached; the backward that its store asks for."""
+        if len(samples) == 1:
+            loss = self.accumulate(samples)
+            return loss, self.reweighter(samples, loss).detach()
+        losses = self.objective(self.judge, samples)
+        weights = self.reweighter(samples, losses.detach()).detach()
+        self._backward(self.store.total(losses, weights))
+        return losses.detach(), weights
+
+    def accumulate(self, samples: JudgeBatch, share: float = 1.0) -> Tensor:
+        """Backward of `share` times each sample's loss, part by part; the losses (B,), detached."""
         loss = torch.zeros(1, device=self.device)
-        for part in self.objective.parts(self.judge, sample):
+        for part in self.objective.parts(self.judge, samples):
             loss = loss + part.detach()
-            if part.requires_grad:  # a sample whose tokens are all masked has none
-                self.manual_backward((part * share).sum())
+            self._backward((part * share).sum())
         return loss
+
+    def _backward(self, loss: Tensor) -> None:
+        if loss.requires_grad:  # samples whose tokens are all masked have none
+            self.manual_backward(loss)
 
     def inner_step(self, inner: JudgeBatch, losses: Tensor, weights: Tensor) -> None:
         """Move the judge along the weighted gradient, before the engine's eyes."""
@@ -227,12 +239,13 @@ class DataReweightedJudge(Assembled):
         """Gradient of the mean meta loss at the moved judge, by parts of the batch; the average takes it in."""
         own, parts = self.ranks.share(len(meta)), self.meta_parts(meta)
         gradients = [self.flat.new_zeros() for _ in parts]
-        losses = []
+        losses, size = [], self.micro_batch_size
         for part, sum_of_part in zip(parts, gradients, strict=True):
             self.flat.point_gradients_at(sum_of_part)
-            for i in range(max(part.start, own.start), min(part.stop, own.stop)):
+            first, end = max(part.start, own.start), min(part.stop, own.stop)
+            for i in range(first, end, size):
                 with self.stream("meta", i):
-                    losses.append(self.accumulate(meta.part(i, i + 1), share=1 / len(part)))
+                    losses.append(self.accumulate(meta.part(i, min(i + size, end)), share=1 / len(part)))
         self.flat.release_gradients()
         *gradients, of_all = self.ranks.sum(*gradients, self.ranks.spread(torch.cat(losses), len(meta)))
         shares = [len(part) / len(meta) for part in parts]
@@ -246,9 +259,11 @@ class DataReweightedJudge(Assembled):
 
         Each part costs several processes a message of P numbers more, so that there the reweighter must ask for halves.
         """
-        everything, middle = range(len(meta)), len(meta) // 2
-        if self.ranks.number > 1 and not self.reweighter.needs_halves:
+        everything, middle, W = range(len(meta)), len(meta) // 2, self.ranks.number
+        if W > 1 and not self.reweighter.needs_halves:
             return [everything]
+        if W > 1:
+            middle = W // 2 * (len(meta) // W)  # between two shares: all processes have as many passes
         return [half for half in (everything[:middle], everything[middle:]) if half]
 
     def credit_is_due(self) -> bool:

@@ -52,3 +52,11 @@ class StepReport(NamedTuple):
     def of(cls, inner: JudgeBatch, losses: Tensor, weights: Tensor, credits: Sequence[Credit]) -> StepReport:
         one_by_one = bool(credits) and credits[-1].batch is inner
         return cls(inner.sample_ids, inner.domains, losses, weights, credits[-1].derivative if one_by_one else None)
+
+
+def num_credits(num_windows: int, meta_every: int, warmup: int, decay: float) -> int:
+    """Windows of a run that credit samples, for the settings of `DataReweightedJudge`."""
+    num_meta = max(num_windows // meta_every - warmup // meta_every, 0)
+    if decay == 0 or num_meta == 0:
+        return num_meta
+    return num_windows - meta_every * (warmup // meta_every + 1) + 1  # from the first meta batch on
