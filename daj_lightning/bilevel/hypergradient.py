@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
+from daj_lightning.bilevel.offload import OffloadedBank, bank_dot
 from daj_lightning.bilevel.recompute import LossAt
 from daj_lightning.bilevel.stores import BankDtype, GradientBank, GradientStore
 from daj_lightning.bilevel.update import Preconditioner
 from daj_lightning.bilevel.window import Window
-from daj_lightning.kernels import grad_bank_dot
 from daj_lightning.records import DajError, JudgeBatch
 
 
@@ -93,6 +94,11 @@ class HypergradientEngine(ABC):
         """After `start`; the default has nothing to load."""
         del state
 
+    def placed(self, state: dict[str, Any], device: torch.device) -> dict[str, Any]:
+        """A state read from a checkpoint, moved to where `load_state` wants it: beside the adapters."""
+        moved: dict[str, Any] = move_data_to_device(state, device)
+        return moved
+
     def description(self) -> dict[str, Any]:
         """What must not change between a run and its resumption."""
         return {"engine": type(self).__name__}
@@ -111,10 +117,16 @@ class BankEngine(HypergradientEngine):
         dtype: of the bank's rows; "bfloat16" halves its T K P numbers.
         unroll_windows: T, windows that a meta gradient credits. Under "frozen" and "identity" each counts as
             if its step were the last.
+        offload: keep the rows in the host's memory (offload.py), where they take none of the device's. The same
+            numbers but for rounding, so that a run may be resumed with it or without.
     """
 
     def __init__(
-        self, preconditioner: Preconditioner = "exact", dtype: BankDtype = "float32", unroll_windows: int = 1
+        self,
+        preconditioner: Preconditioner = "exact",
+        dtype: BankDtype = "float32",
+        unroll_windows: int = 1,
+        offload: bool = False,
     ) -> None:
         if unroll_windows < 1 or preconditioner not in get_args(Preconditioner) or dtype not in get_args(BankDtype):
             raise DajError(
@@ -124,18 +136,20 @@ class BankEngine(HypergradientEngine):
         self.preconditioner = preconditioner
         self.dtype = dtype
         self.unroll_windows = unroll_windows
+        self.offload = offload
         self.history: deque[Window] = deque(maxlen=unroll_windows)
 
     def start(self, setting: Setting) -> GradientStore:
         self.history.clear()
-        return GradientBank(setting.flat, setting.num_inner, self.dtype, self.unroll_windows)
+        bank = OffloadedBank if self.offload else GradientBank
+        return bank(setting.flat, setting.num_inner, self.dtype, self.unroll_windows)
 
     def observe(self, window: Window) -> None:
         self.history.append(window)
 
     @torch.no_grad()
     def __call__(self, meta_gradient: Tensor) -> list[Credit]:
-        if self.preconditioner == "exact" and len(self.history) == 1:
+        if self.preconditioner == "exact" and len(self.history) == 1 and not self.offload:
             (window,) = self.history
             return [Credit(window.batch, window.losses, window.credit(meta_gradient))]
         through_state = self.preconditioner == "exact"
@@ -146,7 +160,7 @@ class BankEngine(HypergradientEngine):
                 of_gradient = -meta_gradient * window.update.jacobian(window.clipped_gradient, self.preconditioner)
             else:
                 of_gradient, adjoint = window.update.pull_back(window.clipped_gradient, adjoint)
-            derivative = grad_bank_dot(window.rows, window.direction(of_gradient))
+            derivative = bank_dot(window.rows, window.direction(of_gradient))
             credits.append(Credit(window.batch, window.losses, derivative))
         return credits[::-1]
 
@@ -160,6 +174,15 @@ class BankEngine(HypergradientEngine):
     def state(self) -> dict[str, Any]:
         """Each window carries its rows of the bank."""
         return {"history": [window.state() for window in self.history]}
+
+    def placed(self, state: dict[str, Any], device: torch.device) -> dict[str, Any]:
+        if not self.offload:
+            return super().placed(state, device)
+        # Rows never pass through the device, where they would not fit.
+        rows = [window["rows"].cpu() for window in state["history"]]
+        without = [{name: value for name, value in window.items() if name != "rows"} for window in state["history"]]
+        moved = super().placed({"history": without}, device)["history"]
+        return {"history": [window | {"rows": own} for window, own in zip(moved, rows, strict=True)]}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.history.extend(Window.from_state(window) for window in state["history"])

@@ -97,7 +97,7 @@ class Resumable(LightningModule):
             return
         restore_rng(own["rng"])
         if self.credits_samples:
-            self.engine.load_state(move_data_to_device(own["engine"], self.device))
+            self.engine.load_state(self.engine.placed(own["engine"], self.device))
         self.meta_average.load_state(move_data_to_device(own["meta_average"], self.device))
         for name, parameter in self.reweighter.named_parameters():
             parameter.grad = move_data_to_device(own["derivatives"].get(name), self.device)
