@@ -29,7 +29,9 @@ import bench_step
 from daj_lightning.bilevel import BankEngine, DomainWeights, HypergradientEngine, JvpEngine, TraceEngine
 from daj_lightning.data.windows import BilevelData
 from daj_lightning.judge import Judge
+from daj_lightning.objectives import DPO, SFT, Objective
 from daj_lightning.planning import LiveBytes, Memory, memory, read_run
+from daj_lightning.planning.run import ROWS
 from daj_lightning.records import JudgeBatch, Unit
 from daj_lightning.training import DataReweightedJudge, Level
 
@@ -70,6 +72,7 @@ class Case:
     num_inner: int = 4
     num_meta: int = 2
     padded: bool = True
+    objective: Objective = DPO()  # noqa: RUF009  nothing changes in it
 
 
 CASES = {
@@ -88,6 +91,7 @@ CASES = {
         Case("256x4, jvp", tiny(256, 4), 96, JvpEngine(), num_inner=8, lora_r=32),
         Case("256x4, trace", tiny(256, 4), 96, TraceEngine(), num_inner=8, lora_r=32),
         Case("512x4, bf16, checkpointing", tiny(512, 4, "qwen2"), 512, BankEngine(dtype="bfloat16"), "bfloat16", True),
+        Case("256x4, one row (SFT)", tiny(256, 4), 384, BankEngine(), objective=SFT()),
         Case("512x2, large vocabulary", tiny(512, 2, vocabulary=32768), 128, BankEngine()),
         Case("128x2, mostly adapters", tiny(128, 2, vocabulary=512), 16, BankEngine(), num_inner=2, lora_r=64),
         Case("128x2, mostly adapters, frozen", tiny(128, 2, vocabulary=512), 16, BankEngine("frozen"), num_inner=2,
@@ -110,45 +114,45 @@ CASES = {
 }  # fmt: skip
 
 
-class RandomPairs:
-    """Pairs of random tokens, half of each row a response; the second row of a pair is shorter where they differ."""
+class RandomSamples:
+    """Rows of random tokens, half of each a response; the second row of a pair is shorter where they differ."""
 
-    def __init__(self, size: int, length: int, vocabulary: int, padded: bool) -> None:
-        self.size, self.length, self.vocabulary, self.padded = size, length, vocabulary, padded
+    def __init__(self, case: Case) -> None:
+        self.case, self.rows = case, ROWS[case.objective.unit]
 
     def __len__(self) -> int:
-        return self.size
+        return 64
 
     def fingerprint(self) -> str:
-        return f"{self.size} random pairs of {self.length} tokens"
+        return f"random rows: {self.case.name}"
 
     def batch(self, indices: list[int]) -> JudgeBatch:
-        rows = 2 * len(indices)
-        mask = torch.ones(rows, self.length, dtype=torch.bool)
-        if self.padded:
+        length, rows = self.case.length, self.rows * len(indices)
+        mask = torch.ones(rows, length, dtype=torch.bool)
+        if self.case.padded and self.rows > 1:
             mask[1::2, -8:] = False
         response = mask.clone()
-        response[:, : self.length // 2] = False
+        response[:, : length // 2] = False
         return JudgeBatch(
             sample_ids=torch.tensor(indices),
             domains=torch.tensor(indices) % 3,
-            input_ids=torch.randint(self.vocabulary, (rows, self.length)),
+            input_ids=torch.randint(self.case.shape["vocab_size"], (rows, length)),
             attention_mask=mask,
             response_mask=response,
-            reference_logp=torch.full((rows,), -8.0 * self.length / 2),
+            reference_logp=torch.full((rows,), -8.0 * length / 2),
         )
 
 
 class RandomData(BilevelData):
-    """Such pairs, dealt out in windows."""
+    """Such samples, dealt out in windows."""
 
     def __init__(self, case: Case, root: str) -> None:
         super().__init__(root, ("a", "b", "c"), case.num_inner, case.num_meta, max_windows=3, seed=0)
         self.case, self.max_length = case, case.length
 
     def load_samples(self, unit: Unit, max_new_tokens: int = 0) -> None:
-        pairs = RandomPairs(64, self.case.length, self.case.shape["vocab_size"], self.case.padded)
-        self.take_in(pairs, pairs)  # type: ignore[arg-type]
+        samples = RandomSamples(self.case)
+        self.take_in(samples, samples)  # type: ignore[arg-type]
 
 
 def make_module(case: Case) -> DataReweightedJudge:
@@ -164,6 +168,7 @@ def make_module(case: Case) -> DataReweightedJudge:
         judge,
         inner=Level(lr=1e-6),
         outer=Level(lr=1e-4),
+        objective=case.objective,
         reweighter=DomainWeights(),
         engine=case.engine,
         max_norm=1.0,

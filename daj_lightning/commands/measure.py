@@ -211,7 +211,7 @@ def plan(
     device: str = "a100-80gb",
     gib: float | None = None,
     base: str | None = None,
-    devices: int = 1,
+    devices: int | None = None,
     length: int | None = None,
     utilisation: float = 0.4,
     output: str | None = None,
@@ -225,11 +225,13 @@ def plan(
         device: a100-40gb, a100-80gb, h100, h200, l40s, rtx4090, cpu or cpu-64gb.
         gib: its memory, where that is another.
         base: directory or config.json of the judge's architecture, where the configuration's base is not at hand.
-        devices: that share a window's samples (DDP), and over which the base may be sharded (FSDP2).
+        devices: that share a window's samples (DDP), and over which the base may be sharded (FSDP2); those of the
+            configuration unless given.
         length: tokens of a typical row, for work and time; the longest unless given. Memory is always the longest's.
         utilisation: share of the device's peak rate that the run will reach.
         output: file for all of it as JSON.
     """
+    from lightning.pytorch.strategies import ModelParallelStrategy
     from rich.console import Console
 
     from daj_lightning.cli import load
@@ -242,7 +244,8 @@ def plan(
         cli.datamodule,
         base or cli.model.judge.base,
         found,
-        devices=devices,
+        devices=cli.trainer.num_devices * cli.trainer.num_nodes if devices is None else devices,
+        sharded=isinstance(cli.trainer.strategy, ModelParallelStrategy),
         length=length,
         utilisation=utilisation,
     )

@@ -148,8 +148,8 @@ def _attend(
     groups = getattr(module, "num_key_value_groups", 1)
     if groups > 1 and not use_gqa_in_sdpa(mask, key, value):
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    bias = mask
-    if mask is not None:
+    bias = None
+    if mask is not None:  # sdpa makes numbers of a mask of truth values, in every layer
         bias = torch.zeros_like(mask, dtype=query.dtype)
         bias = bias.masked_fill_(mask.logical_not(), -torch.inf).expand(-1, query.size(1), -1, -1)
     ops = torch.ops.aten

@@ -94,6 +94,7 @@ def make_plan(
     device: Device,
     *,
     devices: int = 1,
+    sharded: bool = False,
     length: int | None = None,
     utilisation: float = UTILISATION,
 ) -> Plan:
@@ -102,6 +103,7 @@ def make_plan(
     Args:
         base: directory, config.json or hub name of the judge's architecture.
         devices: that share a window's samples; also over how many the base may be sharded.
+        sharded: it is.
         length: tokens of a typical row, for the work; None: those of the longest.
         utilisation: share of the device's peak rate that the run will reach.
     Raises:
@@ -109,7 +111,7 @@ def make_plan(
     """
     if not 0 < utilisation <= 1 or (length is not None and length < 2):
         raise DajError(f"--utilisation {utilisation} must be in (0, 1], and --length {length} 2 or more.")
-    sizes, choices = read_run(module, data, base, devices)
+    sizes, choices = read_run(module, data, base, devices, sharded)
     tokens = min(length or choices.length, choices.length)
     needed = memory(sizes, choices, device.kind)
     either = [memory(sizes, replace(choices, checkpointing=on), device.kind).peak for on in (False, True)]

@@ -18,7 +18,7 @@ from daj_lightning.bilevel import BankEngine, HypergradientEngine, JvpEngine, Tr
 from daj_lightning.data import BilevelData, JudgeData
 from daj_lightning.data.responses import SampledResponses
 from daj_lightning.judge import Judge
-from daj_lightning.objectives import GRPO, KTO
+from daj_lightning.objectives import GRPO, KTO, ORPO
 from daj_lightning.records import DajError
 from daj_lightning.rollout import TransformersEngine, VllmColocated
 from daj_lightning.training import DataReweightedJudge
@@ -105,12 +105,15 @@ class Choices:
     """The frozen layers over all devices (FSDP2); else each has its own (DDP)."""
 
 
-def read_run(module: DataReweightedJudge, data: BilevelData, base: str, devices: int = 1) -> tuple[Sizes, Choices]:
+def read_run(
+    module: DataReweightedJudge, data: BilevelData, base: str, devices: int = 1, sharded: bool = False
+) -> tuple[Sizes, Choices]:
     """What a configuration's classes say.
 
     Args:
         base: directory, config.json or hub name whose architecture the judge has.
         devices: that share a window's samples.
+        sharded: they share the frozen layers too.
     Raises:
         DajError: the architecture cannot be read, or more devices than samples.
     """
@@ -174,11 +177,12 @@ def read_run(module: DataReweightedJudge, data: BilevelData, base: str, devices:
         else 0.0,
     )
     length = _max_length(data)
+    response = length if isinstance(objective, ORPO) and objective.nll_on_prompt else _response_tokens(data, length)
     rows = (objective.rows_per_forward or group) if isinstance(objective, GRPO) else group
     engine = module.engine
     choices = Choices(
         length=length,
-        scored=min(length - 1, new_tokens or _response_tokens(data, length)),
+        scored=min(length - 1, new_tokens or response),
         rows=min(rows, group),
         checkpointing=judge.gradient_checkpointing,
         keeps=_keeps(engine) if module.credits_samples else "nothing",
@@ -188,6 +192,7 @@ def read_run(module: DataReweightedJudge, data: BilevelData, base: str, devices:
         offload=isinstance(engine, BankEngine) and engine.offload,
         sequences=sequences,
         devices=devices,
+        sharded=sharded,
     )
     return sizes, choices
 

@@ -13,10 +13,10 @@ from conftest import Prepared
 from daj_lightning.bilevel import BankEngine, FlatView, GradientBank, OffloadedBank, RecomputedLoss, Setting, Window
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO
-from daj_lightning.training import Auditor, Level
+from daj_lightning.training import Auditor, Level, WindowCheckpoint
 from inner import ALPHA, K, batches, double_judge, gradient_scale, meta_gradient, relative_error, take_inner_step, warm
 from runs import fit
-from tiny import make_batch, make_judge, randomize_adapters, toy_data, toy_trainer
+from tiny import make_batch, make_judge, randomize_adapters, toy_data, toy_module, toy_trainer
 
 
 def windows_and_q(config: Qwen3Config, engine: BankEngine, clipped: bool, count: int) -> tuple[list[Window], Tensor]:
@@ -94,6 +94,26 @@ def test_a_run_takes_the_same_inner_steps_and_ends_with_the_banks_weights(prepar
         assert isinstance(module.store, OffloadedBank if offload else GradientBank)
     assert ends[0].abs().max() > 1e-3
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_run_may_be_resumed_with_it_or_without(prepared: Prepared, tmp_path: Path, offload: bool) -> None:
+    """Begun the other way, stopped after window 4 of 7 with a window in the history: the same weights in the end."""
+
+    def run(offload: bool, ckpt: str | None = None) -> Tensor:
+        torch.manual_seed(0)
+        module = toy_module(prepared.base, engine=BankEngine(unroll_windows=2, offload=offload))
+        directory = tmp_path / ("resumed" if ckpt else "unbroken")
+        callbacks = [WindowCheckpoint(str(directory), every_n_windows=4, keep=5)]
+        data = toy_data(prepared.root, prepared.base, max_windows=7)
+        toy_trainer(directory, callbacks).fit(module, data, ckpt_path=ckpt)
+        assert all(window.rows.device.type == "cpu" for window in module.engine.history)
+        return torch.cat([p.detach().flatten() for p in module.reweighter.parameters()])
+
+    unbroken = run(not offload)
+    assert unbroken.abs().max() > 1e-3
+    resumed = run(offload, str(tmp_path / "unbroken" / "window-000004.ckpt"))
+    torch.testing.assert_close(resumed, unbroken, rtol=1e-5, atol=1e-7)
 
 
 def test_an_audit_finds_the_same(prepared: Prepared, tmp_path: Path) -> None:
