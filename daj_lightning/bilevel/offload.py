@@ -1,8 +1,8 @@
 """A gradient bank in the host's memory, for adapters whose rows do not fit beside the judge.
 
 A row leaves the device while the next sample's passes run: a stream of its own copies it out of one of two buffers,
-and the sample after next waits for its buffer. The rows stay on the host, and so does the arithmetic on them, which
-moves fewer bytes: the window gradient comes back as one vector of P float32 numbers and a direction goes out as
+and the sample after next waits until that one is free. The rows stay on the host, and so does the arithmetic on them,
+which moves fewer bytes: the window gradient comes back as one vector of P float32 numbers and a direction goes out as
 another, where the rows would be K P numbers each time (at K = 16, in bfloat16, 8 times as many bytes).
 On a CPU the same code runs without a stream.
 Letters: K samples in the window, P adapter parameters, T windows.
@@ -43,6 +43,7 @@ class OffloadedBank(GradientStore):
         self._turn = 0
         self.rows = self._ring[0]
         self._outgoing = flat.new_zeros(2, dtype=row_dtype)
+        self._buffer = 0
         self._staging = flat.new_zeros() if row_dtype != own else None
         self._stream = torch.cuda.Stream(device) if on_gpu else None
         self._copied = [torch.cuda.Event() for _ in self._outgoing] if on_gpu else []
@@ -52,12 +53,14 @@ class OffloadedBank(GradientStore):
         if i == 0:
             self.rows = self._ring[self._turn]
             self._turn = (self._turn + 1) % len(self._ring)
-        self._await_buffer(i)
-        target = self._outgoing[i % 2] if self._staging is None else self._staging
+        self._buffer = 1 - self._buffer
+        if self._stream is not None:  # what stood in the buffer has left before the device writes there again
+            torch.cuda.current_stream(self._outgoing.device).wait_event(self._copied[self._buffer])
+        target = self._outgoing[self._buffer] if self._staging is None else self._staging
         self.flat.point_gradients_at(target.zero_())
 
     def close(self, i: int, weight: Tensor) -> None:
-        outgoing = self._outgoing[i % 2]
+        outgoing = self._outgoing[self._buffer]
         if self._staging is not None:
             outgoing.copy_(self._staging)  # narrowed here: across devices torch would narrow on the host, and wait
         if self._stream is None:
@@ -66,7 +69,7 @@ class OffloadedBank(GradientStore):
         self._stream.wait_stream(torch.cuda.current_stream(outgoing.device))
         with torch.cuda.stream(self._stream):
             self.rows[i].copy_(outgoing, non_blocking=True)
-            self._copied[i % 2].record()
+            self._copied[self._buffer].record()
 
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
         """On the host, once all rows have come; the sum goes back to the adapters' device."""
@@ -74,11 +77,6 @@ class OffloadedBank(GradientStore):
             self._stream.synchronize()
         combined = grad_bank_combine(self.rows, (weights / len(batch)).to(self.rows.device))
         return combined.to(self._outgoing.device)
-
-    def _await_buffer(self, i: int) -> None:
-        """What stood in the buffer of sample i has been copied before the device writes there again."""
-        if self._stream is not None:
-            torch.cuda.current_stream(self._outgoing.device).wait_event(self._copied[i % 2])
 
 
 def bank_dot(rows: Tensor, vector: Tensor) -> Tensor:

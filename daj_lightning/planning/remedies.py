@@ -153,7 +153,7 @@ def _knobs(sizes: Sizes, choices: Choices, device: Device, spare_devices: int) -
         ),
         _Knob(
             f"frozen layers sharded over {shards} devices",
-            "configs/strategy/fsdp2.yaml on top",
+            f"configs/strategy/fsdp2.yaml on top, trainer.devices: {shards}",
             "layers are gathered in every pass; adapters, embedding and head stay whole everywhere",
             replace(choices, sharded=True, devices=shards) if shards else None,
         ),

@@ -2,7 +2,8 @@
 
 A frozen layer's backward costs what its forward did: gradients go to activations alone, and only the adapters, which
 are small, get gradients of their own. So a sample is 2 forwards, not 3; 3 with checkpointing, which runs each layer's
-forward again.
+forward again. Not counted: reference log-probabilities, which are computed once before training, `validate`, and
+groups that are skipped or drawn again.
 Letters: K samples in a window, M meta samples, T tokens of a row, N scored tokens of a row, P adapter parameters.
 """
 
