@@ -1,8 +1,8 @@
 """Does `plan` predict what a run takes? Real bi-level windows of random judges beside the predicted peak.
 
 Each case trains three windows through Lightning, the last two behind the outer warm-up, with pairs as long as the case
-allows, one row of each pair somewhat shorter. On a CPU the peak is that of tensor bytes alive at once; on a GPU it is
-torch.cuda.max_memory_allocated.
+allows, one row of each pair somewhat shorter. On a CPU the peak is that of tensor bytes alive at once (a process holds
+more: libraries, what its kernels write down and its allocator keeps); on a GPU it is torch.cuda.max_memory_allocated.
 
     python tools/check_plan.py                              # tiny shapes, CPU
     python tools/check_plan.py --device cuda                # Qwen3-1.7B and Qwen2.5-Coder-14B, random weights

@@ -16,7 +16,7 @@ GIB = 2**30
 UTILISATION = 0.4
 """Share of the peak rate that training reaches; a guess that `--utilisation` replaces once a run has been timed."""
 OUTSIDE_GIB = 1.0
-"""Of a GPU's memory, what torch's allocator never sees: the CUDA context, libraries and their workspaces."""
+"""Of a device's memory, what no tensor gets: the CUDA context, or on a CPU the process, libraries and workspaces."""
 FRAGMENTATION = 0.05
 """Of the bytes alive, what the allocator needs besides to place them."""
 HOST_GB_S = 20.0
@@ -40,8 +40,6 @@ class Device:
 
     def usable_bytes(self, reserved: float = 0.0) -> int:
         """For tensors alive at once, where others have reserved a share of the memory."""
-        if self.kind == "cpu":
-            return int(self.gib * GIB)
         return int((self.gib * (1 - reserved) - OUTSIDE_GIB) * GIB / (1 + FRAGMENTATION))
 
 

@@ -18,10 +18,9 @@ def print_plan(plan: Plan, console: Console) -> None:
     _print_memory(plan, console)
     _print_work(plan, console)
     usable, device = plan.usable, plan.device
-    held = f"{usable / GIB:.1f} GiB for tensors on {device.name}"
-    if device.kind == "cuda":
-        vllm = f", {plan.sizes.reserved:.0%} for vLLM" if plan.sizes.reserved else ""
-        held += f" ({device.gib:g}, less {OUTSIDE_GIB:g} outside torch, {FRAGMENTATION:.0%} of fragmentation{vllm})"
+    vllm = f", {plan.sizes.reserved:.0%} for vLLM" if plan.sizes.reserved else ""
+    less = f"{device.gib:g}, less {OUTSIDE_GIB:g} outside torch, {FRAGMENTATION:.0%} of fragmentation{vllm}"
+    held = f"{usable / GIB:.1f} GiB for tensors on {device.name} ({less})"
     verdict = "fits" if plan.fits else "does not fit"
     console.print(f"[bold]{verdict}[/]: {plan.memory.peak / GIB:.2f} GiB of {held}")
     if plan.fits:
