@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from daj_lightning.commands.data import import_graded, label, pairs, prepare, sample
 from daj_lightning.commands.judge import export, select, serve
-from daj_lightning.commands.measure import audit, evaluate, kernels, score
+from daj_lightning.commands.measure import audit, evaluate, kernels, plan, score
 from daj_lightning.records import DajError
 
 LIGHTNING = ("fit", "validate", "test")
@@ -34,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "serve": serve,
     "export": export,
     "audit": audit,
+    "plan": plan,
     "kernels": kernels,
 }
 

@@ -22,6 +22,7 @@ LADDER = (
     "objectives",
     "bilevel",
     "training",
+    "planning",
     "evaluation",
     "selftrain",
     "serving",

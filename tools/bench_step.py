@@ -16,12 +16,8 @@ import statistics
 import time
 from collections.abc import Callable
 from typing import Any
-from weakref import finalize
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from daj_lightning.bilevel import (
@@ -38,6 +34,7 @@ from daj_lightning.bilevel import (
 from daj_lightning.bilevel.stores import BankDtype
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO
+from daj_lightning.planning import LiveBytes
 from daj_lightning.records import JudgeBatch
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -46,34 +43,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-1.7b": {"hidden_size": 2048, "num_hidden_layers": 28, "intermediate_size": 6144, "num_attention_heads": 16,
                    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True},
 }  # fmt: skip
-
-
-class LiveBytes(TorchDispatchMode):
-    """Peak bytes of tensor storages alive at once, counted from when they first pass through an operator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live, self.peak, self._seen = 0, 0, set[int]()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._track(leaf.untyped_storage())
-        return result
-
-    def _track(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self.live += storage.nbytes()
-        self.peak = max(self.peak, self.live)
-        finalize(storage, self._forget, key, storage.nbytes())
-
-    def _forget(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.live -= size
 
 
 def make_judge(shape: str, device: str, lora_r: int) -> Judge:

@@ -1,9 +1,10 @@
 """Every check that needs a GPU, in one command; prints a report in Markdown.
 
 Builds the extension, says which kernels are in use, counts registers, runs the tests marked gpu, the kernels' tests
-again under compute-sanitizer's tools, the kernel benchmark, and a real bi-level step of a random model in the shape
-of Qwen3-1.7B. The report holds the end of each command's output, short enough for a screen; all of it is in
-gpu_check.log, beside the benchmark's kernels.csv and plots.
+again under compute-sanitizer's tools, the kernel benchmark, a real bi-level step of a random model in the shape
+of Qwen3-1.7B, and windows of this shape and of Qwen2.5-Coder-14B's beside the peak that `plan` predicts. The report
+holds the end of each command's output, short enough for a screen; all of it is in gpu_check.log, beside the
+benchmark's kernels.csv and plots.
 
     python tools/gpu_check.py                          # into $OUT, else runs/gpu_check
     python tools/gpu_check.py build benchmark          # these sections alone
@@ -72,6 +73,7 @@ def checks(out: Path) -> dict[str, Check]:
             shown=2500,
         ),
         "step": Check("Bi-level step", [*step, "--rounds", "3"], shown=1200),
+        "plan": Check("Peaks that plan predicts", [PYTHON, "tools/check_plan.py", "--device", "cuda"], shown=1500),
     }
 
 

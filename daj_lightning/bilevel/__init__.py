@@ -12,6 +12,7 @@ from daj_lightning.bilevel.hypergradient import (
 )
 from daj_lightning.bilevel.lazy_adam import LazyAdam
 from daj_lightning.bilevel.meta_average import MetaAverage
+from daj_lightning.bilevel.offload import OffloadedBank, bank_dot
 from daj_lightning.bilevel.per_sample import PerSampleGradients
 from daj_lightning.bilevel.recompute import RecomputedLoss
 from daj_lightning.bilevel.reweighting import (
@@ -55,6 +56,7 @@ __all__ = [
     "JvpEngine",
     "LazyAdam",
     "MetaAverage",
+    "OffloadedBank",
     "PerSampleGradients",
     "Preconditioner",
     "RecomputedLoss",
@@ -66,6 +68,7 @@ __all__ = [
     "Uniform",
     "Update",
     "Window",
+    "bank_dot",
     "check_optimizer",
     "clipped",
     "mean_credits",

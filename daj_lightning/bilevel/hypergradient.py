@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
+from daj_lightning.bilevel.offload import OffloadedBank, bank_dot
 from daj_lightning.bilevel.per_sample import PerSampleGradients
 from daj_lightning.bilevel.recompute import LossAt
 from daj_lightning.bilevel.stores import BankDtype, GradientBank, GradientStore
 from daj_lightning.bilevel.update import Preconditioner
 from daj_lightning.bilevel.window import Window
-from daj_lightning.kernels import grad_bank_dot
 from daj_lightning.records import DajError, JudgeBatch
 
 
@@ -68,6 +68,8 @@ class HypergradientEngine(ABC):
 
     goes_back: bool = False
     """Passes through the judge again, at the adapters before the step; then `Window.phi` is kept."""
+    parts_on_host: bool = False
+    """`parts` stay in the host's memory; otherwise they are beside the adapters."""
     credits_domains: bool = False
     """Differentiates by the weight of a whole domain, so that the reweighter must be `DomainWeights`."""
 
@@ -128,10 +130,16 @@ class BankEngine(HypergradientEngine):
         dtype: of the bank's rows; "bfloat16" halves its T K P numbers.
         unroll_windows: T, windows that a meta gradient credits. Under "frozen" and "identity" each counts as
             if its step were the last.
+        offload: keep the rows in the host's memory (offload.py), where they take none of the device's. The same
+            numbers but for rounding, so that a run may be resumed with it or without.
     """
 
     def __init__(
-        self, preconditioner: Preconditioner = "exact", dtype: BankDtype = "float32", unroll_windows: int = 1
+        self,
+        preconditioner: Preconditioner = "exact",
+        dtype: BankDtype = "float32",
+        unroll_windows: int = 1,
+        offload: bool = False,
     ) -> None:
         if unroll_windows < 1 or preconditioner not in get_args(Preconditioner) or dtype not in get_args(BankDtype):
             raise DajError(
@@ -141,6 +149,7 @@ class BankEngine(HypergradientEngine):
         self.preconditioner = preconditioner
         self.dtype = dtype
         self.unroll_windows = unroll_windows
+        self.offload = self.parts_on_host = offload
         self.history: deque[Window] = deque(maxlen=unroll_windows)
         self.own = slice(None)
 
@@ -148,14 +157,15 @@ class BankEngine(HypergradientEngine):
         self.history.clear()
         self.own = setting.own
         num_rows = len(range(setting.num_inner)[setting.own])
-        return GradientBank(setting.flat, num_rows, self.dtype, self.unroll_windows, setting.splitter)
+        bank = OffloadedBank if self.offload else GradientBank
+        return bank(setting.flat, num_rows, self.dtype, self.unroll_windows, setting.splitter)
 
     def observe(self, window: Window) -> None:
         self.history.append(window)
 
     @torch.no_grad()
     def __call__(self, meta_gradient: Tensor) -> list[Credit]:
-        if self.preconditioner == "exact" and len(self.history) == 1:
+        if self.preconditioner == "exact" and len(self.history) == 1 and not self.offload:
             (window,) = self.history
             return [Credit(window.batch, window.losses, window.credit(meta_gradient))]
         through_state = self.preconditioner == "exact"
@@ -166,7 +176,7 @@ class BankEngine(HypergradientEngine):
                 of_gradient = -meta_gradient * window.update.jacobian(window.clipped_gradient, self.preconditioner)
             else:
                 of_gradient, adjoint = window.update.pull_back(window.clipped_gradient, adjoint)
-            derivative = grad_bank_dot(window.rows, window.direction(of_gradient))
+            derivative = bank_dot(window.rows, window.direction(of_gradient))
             credits.append(Credit(window.batch, window.losses, window.spread(derivative)))
         return credits[::-1]
 

@@ -206,6 +206,55 @@ def audit(
     run(data, meta, model, output, settings, id_column, domain_column, show)
 
 
+def plan(
+    config: list[str],
+    device: str = "a100-80gb",
+    gib: float | None = None,
+    base: str | None = None,
+    devices: int | None = None,
+    length: int | None = None,
+    utilisation: float = 0.4,
+    output: str | None = None,
+) -> None:
+    """Estimate memory, work and time of a run before it runs, and say which knob to turn where it does not fit.
+
+    Nothing is loaded but the model's config.json: the judge is built on the meta device.
+
+    Args:
+        config: configuration files of the run, later ones on top.
+        device: a100-40gb, a100-80gb, h100, h200, l40s, rtx4090, cpu or cpu-64gb.
+        gib: its memory, where that is another.
+        base: directory or config.json of the judge's architecture, where the configuration's base is not at hand.
+        devices: that share a window's samples (DDP), and over which the base may be sharded (FSDP2); those of the
+            configuration unless given.
+        length: tokens of a typical row, for work and time; the longest unless given. Memory is always the longest's.
+        utilisation: share of the device's peak rate that the run will reach.
+        output: file for all of it as JSON.
+    """
+    from lightning.pytorch.strategies import ModelParallelStrategy
+    from rich.console import Console
+
+    from daj_lightning.cli import load
+    from daj_lightning.planning import find_device, make_plan, print_plan, write_plan
+
+    found = find_device(device, gib)
+    cli = load(config)
+    made = make_plan(
+        cli.model,
+        cli.datamodule,
+        base or cli.model.judge.base,
+        found,
+        devices=cli.trainer.num_devices * cli.trainer.num_nodes if devices is None else devices,
+        sharded=isinstance(cli.trainer.strategy, ModelParallelStrategy),
+        length=length,
+        utilisation=utilisation,
+    )
+    print_plan(made, Console())
+    if output:
+        write_plan(made, output)
+        print(f"wrote {output}")
+
+
 def kernels() -> None:
     """Print which implementation each kernel uses here, and why."""
     from daj_lightning.kernels import kernel_report

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from daj_lightning.bilevel import Credit, HypergradientEngine
+from daj_lightning.bilevel import Credit, HypergradientEngine, bank_dot
 from daj_lightning.data import PairDataset
 from daj_lightning.judge import Judge
-from daj_lightning.kernels import grad_bank_dot
 from daj_lightning.objectives import DPO
 from daj_lightning.records import JudgeBatch
 from daj_lightning.training.levels import Level
@@ -94,8 +93,8 @@ class Auditor(DataReweightedJudge):
             sample_ids = by_meta_sample[0].batch.sample_ids
             self.looks.append(Look(window, sample_ids.cpu(), self.meta_ids.cpu(), influence.cpu()))
         rows, q = self.store.rows, self.meta_average.value
-        lengths = torch.linalg.vector_norm(rows, dim=1, dtype=q.dtype) * q.norm()
-        cosine = (grad_bank_dot(rows, q) / lengths).nan_to_num()  # a sample without a gradient has no direction
+        lengths = torch.linalg.vector_norm(rows, dim=1, dtype=q.dtype).to(q.device) * q.norm()
+        cosine = (bank_dot(rows, q) / lengths).nan_to_num()  # a sample without a gradient has no direction
         self.cosines.append((sample_ids.cpu(), self.ranks.collect(cosine, len(sample_ids)).cpu()))
 
     def outer_step(self, credits: Sequence[Credit]) -> None:

@@ -146,8 +146,8 @@ def check_inner_step(
         return
     bad = ~(losses.isfinite() & weights.isfinite())
     if store.per_sample:
-        of_own = torch.stack([~row.isfinite().all() for row in store.rows])
-        bad |= ranks.collect(of_own.to(losses.dtype), len(inner)) > 0
+        of_own = torch.stack([~row.isfinite().all() for row in store.rows]).to(losses)
+        bad |= ranks.collect(of_own, len(inner)) > 0
     ids = inner.sample_ids
     which = f"samples {ids[bad].tolist()} (losses {losses[bad].tolist()})" if bad.any() else f"one of {ids.tolist()}"
     raise NonFiniteError(

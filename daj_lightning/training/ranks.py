@@ -74,8 +74,15 @@ class Ranks:
             tensor.copy_(first)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """The tensor of every process, in order; all of one shape."""
-        return [tensor] if self.number == 1 else list(self.strategy.all_gather(tensor))
+        """The tensor of every process, in order; all of one shape.
+
+        Row by row: what is on the host may be there because no device holds it.
+        """
+        if self.number == 1:
+            return [tensor]
+        device = self.strategy.root_device
+        rows = [self.strategy.all_gather(row.to(device)).to(tensor.device) for row in tensor]
+        return list(torch.stack(rows, dim=1))
 
     def all(self, holds: bool) -> bool:
         """Whether it holds in every process."""

@@ -105,7 +105,7 @@ class Resumable(LightningModule):
             return
         restore_rng(own["rng"])
         if self.credits_samples:
-            parts = move_data_to_device(own["engine_parts"], self.device)
+            parts = move_data_to_device(own["engine_parts"], "cpu" if self.engine.parts_on_host else self.device)
             if any(len(of_each) != self.ranks.number for of_each in parts):
                 parts = self.engine.regroup(parts)
             else:

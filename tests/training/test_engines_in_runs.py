@@ -95,6 +95,10 @@ SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
         "outer_accumulation": 2,
     },
     "bfloat16 rows, unrolled": lambda: {"engine": BankEngine(dtype="bfloat16", unroll_windows=2)},
+    "offloaded rows": lambda: {"engine": BankEngine(offload=True)},
+    "offloaded bfloat16 rows, unrolled": lambda: {
+        "engine": BankEngine(dtype="bfloat16", unroll_windows=3, offload=True)
+    },
 }
 
 
