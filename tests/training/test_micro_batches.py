@@ -26,7 +26,7 @@ from daj_lightning.bilevel import (
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, GRPO, KTO, ORPO, SFT
 from daj_lightning.records import DajError, JudgeBatch
-from daj_lightning.training import DataReweightedJudge, Level, NonFiniteError
+from daj_lightning.training import DataReweightedJudge, Level, NonFiniteError, Rollouts
 from inner import relative_error
 from runs import Passes, fit
 from tiny import randomize_adapters, toy_data, toy_module, toy_trainer
@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_still_names_its_sample_alone(
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        ({"objective": GRPO()}, "rows_per_forward"),
+        ({"objective": GRPO(), "rollouts": Rollouts(group_size=2, max_new_tokens=8)}, "rows_per_forward"),
         ({"judge": "everything"}, r"model\.micro_batch_size to 1"),
         ({"micro_batch_size": 0}, "micro_batch_size=0, outer_accumulation=1 must be >= 1"),
     ],
