@@ -48,6 +48,7 @@ def assert_alike(got: dict[str, Any], wanted: dict[str, Any], bound: float) -> N
         assert distance(got[part], wanted[part]) <= bound, part
 
 
+@pytest.mark.slow
 def test_the_runs_clip_and_learn(one: Path) -> None:
     """Otherwise the tests below would compare less than they say."""
     for case in REWEIGHTERS:
