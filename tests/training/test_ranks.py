@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 import ranks_run
 from conftest import Prepared
@@ -47,6 +48,7 @@ def assert_alike(got: dict[str, Any], wanted: dict[str, Any], bound: float) -> N
         assert distance(got[part], wanted[part]) <= bound, part
 
 
+@pytest.mark.slow
 def test_the_runs_clip_and_learn(one: Path) -> None:
     """Otherwise the tests below would compare less than they say."""
     for case in REWEIGHTERS:
@@ -159,7 +161,7 @@ def test_what_several_processes_cannot_do_is_refused_with_the_remedy() -> None:
     with pytest.raises(DajError, match=r"GRPO trains in one process.*VllmServer"):
         check_processes(two_processes, answers=True, stage="fit")
     with pytest.raises(DajError, match=r"`test` asks in one process.*trainer\.devices to 1"):
-        check_processes(two_processes, answers=False, stage="test")
+        check_processes(two_processes, answers=False, stage=TrainerFn.TESTING)
 
 
 @pytest.mark.parametrize(("num_inner", "num_meta"), [(15, 8), (16, 7)])
