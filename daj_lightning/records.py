@@ -25,6 +25,19 @@ class DajError(ValueError):
     """
 
 
+class Stopped(SystemExit):
+    """A signal asked the process to stop, and it did so at a place of its own choosing.
+
+    Args:
+        number: of the signal; the exit status is 128 more.
+        told: one line for the user, which the command line prints.
+    """
+
+    def __init__(self, number: int, told: str) -> None:
+        super().__init__(128 + number)
+        self.told = told
+
+
 Unit = Literal["pair", "chosen", "response", "prompt"]
 """What one training sample is: a preference pair, the chosen response of one, a single response that is right or
 not, or a prompt with the group of responses that are drawn for it."""

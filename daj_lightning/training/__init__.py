@@ -3,11 +3,13 @@
 from daj_lightning.training.answer import answer
 from daj_lightning.training.auditor import Auditor
 from daj_lightning.training.callbacks import InfluenceRecorder, WindowCheckpoint
-from daj_lightning.training.checkpoint import AtomicCheckpointIO, is_whole, last_checkpoint
+from daj_lightning.training.checkpoint import AtomicCheckpointIO, UnwrittenError, is_whole, last_checkpoint, last_or_new
 from daj_lightning.training.checks import NonFiniteError
 from daj_lightning.training.cold_start import ColdStart
+from daj_lightning.training.failures import failure
 from daj_lightning.training.levels import Level
 from daj_lightning.training.module import DataReweightedJudge
+from daj_lightning.training.preemption import StopRequests
 from daj_lightning.training.rollouts import Rollouts
 from daj_lightning.training.step import StepReport
 
@@ -21,8 +23,12 @@ __all__ = [
     "NonFiniteError",
     "Rollouts",
     "StepReport",
+    "StopRequests",
+    "UnwrittenError",
     "WindowCheckpoint",
     "answer",
+    "failure",
     "is_whole",
     "last_checkpoint",
+    "last_or_new",
 ]

@@ -47,9 +47,7 @@ def check_engine(engine: HypergradientEngine, reweighter: Reweighter, judge: Jud
         raise DajError(f"{weights} compares the two halves of a meta batch: data.num_meta must be >= 2.")
 
 
-def check_objective(
-    objective: Objective, reweighter: Reweighter, judge: Judge, num_inner: int, num_meta: int
-) -> None:
+def check_objective(objective: Objective, reweighter: Reweighter, judge: Judge, num_inner: int, num_meta: int) -> None:
     """Refuse windows, weights or a judge that the objective cannot serve."""
     name = type(objective).__name__
     if objective.needs_repeatability and (dropout := judge.dropout()):

@@ -1,0 +1,49 @@
+"""What a user can meet in the middle of a run, in one line: what happened, what stands, what to do.
+
+Errors that are not here are bugs of ours, and keep their traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from daj_lightning.training.checkpoint import NO_ROOM, checkpoints, is_whole, os_error
+
+_LESS_MEMORY = (
+    "model.judge.init_args.gradient_checkpointing=true, with which this run can go on; in a new run "
+    "model.engine.init_args.dtype=bfloat16 or a smaller data.max_length (`plan` shows what each saves)"
+)
+
+
+def failure(error: BaseException, num_windows: int, directory: str | Path | None) -> str | None:
+    """The line for an error that broke a run off; None if no user can do anything about it.
+
+    Args:
+        error: as it left Lightning's loops.
+        num_windows: that were done.
+        directory: of the checkpoints, if any are written.
+    """
+    refused = os_error(error)
+    if refused is not None and refused.errno in NO_ROOM:
+        return f"window {num_windows}: the disk is full: {refused}. Free some of it. {standing(directory)}"
+    if is_out_of_memory(error):
+        what = str(error).split(". ")[0].split("\n")[0].rstrip(".")
+        return f"window {num_windows}: {what}. To need less, set {_LESS_MEMORY}. {standing(directory)}"
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """On a GPU, or on the CPU, where torch has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def standing(directory: str | Path | None) -> str:
+    """A sentence on the checkpoint that a run goes on from."""
+    whole = next((path for path in checkpoints(directory) if is_whole(path)), None) if directory is not None else None
+    if whole is None:
+        return "No checkpoint is written yet: start anew."
+    return f"{whole} stands: go on with --ckpt_path last."

@@ -1,0 +1,105 @@
+"""Asked to stop, a run ends between two windows: which signals ask, and how SLURM is told to queue the job again.
+
+SIGTERM comes from schedulers and `kill`, SIGINT from Ctrl-C, SIGUSR1 from SLURM some time before the end of a job whose
+script asks for that (`#SBATCH --signal=USR1@120`). The exit status is 128 + the signal's number, as a shell says it:
+143, 130, 138.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_only
+
+from daj_lightning.records import Stopped
+
+_SCONTROL_TIMEOUT_S = 60.0
+
+
+class StopRequests:
+    """Listens for the signals that ask a process to stop.
+
+    While `holds` is true a signal is noted in `received` and nothing else, so that the work in hand comes to its end;
+    a second SIGINT is a person who does not want to wait. While it is false the first signal raises `Stopped` wherever
+    the process is. Whatever comes after the first is ignored: the state is being saved, or the engine closed.
+
+    Signals that the process was started to ignore (a shell's background jobs) stay ignored.
+    """
+
+    def __init__(self, standing: str = "") -> None:
+        self.received: signal.Signals | None = None
+        self.holds = False
+        self.standing = standing
+        """A sentence on the state that is left behind, for `Stopped` to say."""
+        self._before: dict[signal.Signals, Any] = {}
+
+    def listen(self, numbers: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)) -> None:
+        """Take these signals over from whoever has them; does nothing outside the main thread, as Python demands."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in numbers:
+            if (handler := signal.getsignal(number)) is not signal.SIG_IGN:
+                self._before.setdefault(number, handler)
+                signal.signal(number, self._on_signal)
+
+    def release(self) -> None:
+        """Give the signals back to those who had them at the first `listen`."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def __enter__(self) -> StopRequests:
+        self.listen()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None or not issubclass(kind, Stopped):  # else the process ends, and one more signal changes nothing
+            self.release()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        first = self.received is None
+        if first:
+            self.received = signal.Signals(number)
+        if not self.holds and first:
+            raise Stopped(number, self.told())
+        if self.holds and not first and number == signal.SIGINT:
+            self.holds = False
+            raise Stopped(number, self.told("a second "))
+
+    def told(self, which: str = "") -> str:
+        """The line for the user; empty on every process but the first."""
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return ""
+        name = self.received.name if self.received else "a signal to another process of the run"
+        return f"stopped by {which}{name}. {self.standing}".rstrip()
+
+
+def requeue_signal(environment: object) -> signal.Signals | None:
+    """The signal after which the job is to be queued again; None outside SLURM, and where it is not to be."""
+    if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+        return environment.requeue_signal
+    return None
+
+
+def requeue() -> str:
+    """Queue this SLURM job again, and say what came of it. SLURM ends the job soon after, so this comes last.
+
+    Lightning would do it in a signal handler, in the middle of a window, and save a file of its own there.
+    """
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=_SCONTROL_TIMEOUT_S)
+        failure = " ".join(done.stderr.split()) or f"status {done.returncode}" if done.returncode else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        failure = str(error)
+    if failure is None:
+        return f"SLURM has queued job {job} again."
+    return f"`scontrol requeue {job}` failed ({failure}): queue the job again yourself."
