@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ import torch
 import yaml
 
 from conftest import Prepared
+from daj_lightning.__main__ import main
 from daj_lightning.training import last_checkpoint
 from daj_lightning.training.checkpoint import checkpoints
 from tiny import toy_config
 
 NUM_WINDOWS = 12
 TESTS = Path(__file__).parent
+PATHS = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 
 
 class Drill:
@@ -54,24 +58,39 @@ class Drill:
         config["data"]["max_windows"] = NUM_WINDOWS
         self.config = config
 
+    def write(self) -> list[str]:
+        """The configuration, and the arguments of the command that runs it."""
+        path = self.directory.with_name(f"{self.directory.name}.yaml")
+        path.write_text(yaml.safe_dump(self.config))
+        return ["fit", "--config", str(path)]
+
     def start(
-        self, *options: str, environment: Mapping[str, str] | None = None, before: str = ""
+        self, *options: str, environment: Mapping[str, str] | None = None, under: Sequence[str] = ()
     ) -> subprocess.Popen[str]:
-        """`python -m daj_lightning fit` with these options, after the shell command `before`."""
-        (self.directory / "config.yaml").write_text(yaml.safe_dump(self.config))
-        command = [sys.executable, "-m", "daj_lightning", "fit", "--config", str(self.directory / "config.yaml")]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-        paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-        return subprocess.Popen(
-            ["sh", "-c", f'{before}exec "$@"', "sh", *command, *options],
-            env={**inherited, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **(environment or {})},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        """`python -m daj_lightning fit` with these options, run by the command `under`."""
+        return started([*under, sys.executable, "-m", "daj_lightning", *self.write(), *options], environment or {})
 
     def run(self, *options: str, **more: Any) -> Ended:
         return finished(self.start(*options, **more))
+
+    def run_on_disk(self, folder: str, size_kib: int, *options: str) -> Ended:
+        """The same with a disk of its own mounted over a folder of the run, which keeps what is then on the disk.
+
+        A mount namespace needs no privileges where users may have namespaces of their own.
+        """
+        disk, kept = self.directory / folder, self.directory.with_name(f"{self.directory.name}-kept")
+        disk.mkdir(exist_ok=True)
+        kept.mkdir()
+        mount = (
+            f'mount -t tmpfs -o size={size_kib}k tmpfs {disk} && "$@"; status=$?; cp -a {disk}/. {kept}; exit $status'
+        )
+        ended = self.run(*options, under=[*NAMESPACE, "sh", "-c", mount, "sh"])
+        shutil.copytree(kept, disk, dirs_exist_ok=True)
+        return ended
+
+    def here(self, *options: str) -> int:
+        """The status of a run in this process, which has torch already."""
+        return main([*self.write(), *options])
 
     def wait_for(self, name: str, process: subprocess.Popen[str]) -> None:
         """Until a file of that name is in the run's directory."""
@@ -94,6 +113,18 @@ class Drill:
         """step -> inner loss, of all log files."""
         rows = [row for path in self.directory.glob("csv/*/metrics.csv") for row in csv.DictReader(path.open())]
         return {int(row["step"]): row["inner/loss"] for row in rows if row["inner/loss"]}
+
+
+def started(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """A process that finds the package and these tests, and no SLURM but its own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    return subprocess.Popen(
+        command,
+        env={**inherited, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 class Ended:

@@ -127,6 +127,18 @@ def test_last_with_nothing_to_resume_does_not_start_anew(toy: dict, tmp_path: Pa
     assert "no usable checkpoint" in refused(capsys, "fit", "--config", config, "--ckpt_path", "last")
 
 
+def test_last_or_new_starts_goes_on_and_refuses_to_throw_a_run_away(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    toy["trainer"]["limit_val_batches"] = 0
+    command = ["fit", "--config", save(toy, tmp_path), "--ckpt_path", "last-or-new"]
+    assert main(command) == 0
+    assert main(command) == 0, "it goes on"
+    assert not (tmp_path / "checkpoints.1").exists(), "and starts nothing"
+    for path in (tmp_path / "checkpoints").glob("*.ckpt"):
+        path.write_bytes(b"")
+    assert "no usable checkpoint" in refused(capsys, *command)
+    assert "Use 'last'" in refused(capsys, "test", *command[1:])
+
+
 def test_a_candidate_without_code_is_refused_before_the_judge_is_loaded(tmp_path: Path, capsys: Any) -> None:
     rows = tmp_path / "candidates.jsonl"
     rows.write_text(json.dumps({"problem_id": "p", "statement": "s", "candidates": ["print(1)", " "]}) + "\n")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning import Callback
 
+_SMALL_BYTES = 16 * 2**20
+
 
 class Slowly(Callback):
     """Leaves time to be met by a signal in."""
@@ -60,19 +62,20 @@ class RunsOutOfMemory(Callback):
 
 
 class FillsTheDisk(Callback):
-    """Takes all room of a disk but so many bytes once a window is done, and gives it back at a later one."""
+    """Takes all room of a small disk but so many bytes once a window is done, and gives it back at a later one.
+
+    Of any other disk it takes nothing: a run that goes on without the small one is on the machine's.
+    """
 
     def __init__(self, directory: str, window: int, but_bytes: int = 0, until: int = 10**9) -> None:
         self.filler = Path(directory) / "filler"
         self.window, self.but_bytes, self.until = window, but_bytes, until
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        disk = os.statvfs(self.filler.parent)
+        if disk.f_blocks * disk.f_frsize > _SMALL_BYTES:
+            return
         if pl_module.num_windows == self.window:
-            free = os.statvfs(self.filler.parent)
-            os.posix_fallocate(fd := os.open(self.filler, os.O_CREAT | os.O_WRONLY), 0, self._room(free))
-            os.close(fd)
+            self.filler.write_bytes(bytes(max(0, disk.f_bavail * disk.f_frsize - self.but_bytes)))
         if pl_module.num_windows == self.until:
             self.filler.unlink()
-
-    def _room(self, disk: os.statvfs_result) -> int:
-        return max(1, disk.f_bavail * disk.f_frsize - self.but_bytes)

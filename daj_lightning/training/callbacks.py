@@ -61,8 +61,6 @@ class WindowCheckpoint(Checkpoint):
         self.every_n_windows = every_n_windows
         self.keep = keep
         self.stop_requests = StopRequests("No checkpoint is written yet: start anew.")
-        self._saved: int | None = None
-        """Windows of the newest checkpoint of this process."""
         self._is_unwritten = False
         """The last checkpoint that was due could not be written."""
         self._is_stopping = False
@@ -95,18 +93,14 @@ class WindowCheckpoint(Checkpoint):
         done, end = pl_module.num_windows, pl_module.data.max_windows
         asked = self.stop_requests.received is not None
         self._is_stopping = bool(trainer.strategy.reduce_boolean_decision(asked, all=False))
-        if done % self.every_n_windows == 0 or done == end or self._is_stopping:
+        due = done % self.every_n_windows == 0 or done == end or self._is_stopping
+        if due or _validation_follows(trainer, batch_idx):
             self._save(trainer, done, must=done == end or self._is_stopping)
         self.stop_requests.holds = done < end or self._is_stopping
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Inside of fit: between two windows, and longer than the time that a scheduler leaves."""
-        assert isinstance(pl_module, DataReweightedJudge)
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
+        """It may take longer than a scheduler waits; the window before it is saved."""
         self._stop_if_asked()
-        if self._saved != pl_module.num_windows:
-            self._save(trainer, pl_module.num_windows, must=False)
         self.stop_requests.holds = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,7 +143,7 @@ class WindowCheckpoint(Checkpoint):
         if problem is not None and problem.no_room and trainer.strategy.broadcast(self._make_room(trainer)):
             problem = self._write(trainer, path)
         if problem is None:
-            self._saved, self._is_unwritten = num_windows, False
+            self._is_unwritten = False
             self.stop_requests.standing = _stands(path)
             for old in checkpoints(self.dirpath)[self.keep :] if trainer.is_global_zero else ():
                 remove_checkpoint(old)
@@ -176,6 +170,11 @@ class WindowCheckpoint(Checkpoint):
             return False
         remove_checkpoint(found[-1])
         return True
+
+
+def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
+    every = trainer.val_check_batch
+    return trainer.enable_validation and isinstance(every, int) and (batch_idx + 1) % every == 0
 
 
 def _stands(path: str | Path) -> str:

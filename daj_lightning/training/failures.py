@@ -5,6 +5,7 @@ Errors that are not here are bugs of ours, and keep their traceback.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -15,6 +16,11 @@ _LESS_MEMORY = (
     "model.judge.init_args.gradient_checkpointing=true, with which this run can go on; in a new run "
     "model.engine.init_args.dtype=bfloat16 or a smaller data.max_length (`plan` shows what each saves)"
 )
+
+_REFUSED = re.compile(
+    r"\w+ out of memory\. Tried to allocate [\d.]+ \w+|\w+: can't allocate memory: you tried .*? bytes"
+)
+"""What torch's allocators say that a user understands."""
 
 
 def failure(error: BaseException, num_windows: int, directory: str | Path | None) -> str | None:
@@ -29,7 +35,8 @@ def failure(error: BaseException, num_windows: int, directory: str | Path | None
     if refused is not None and refused.errno in NO_ROOM:
         return f"window {num_windows}: the disk is full: {refused}. Free some of it. {standing(directory)}"
     if is_out_of_memory(error):
-        what = str(error).split(". ")[0].split("\n")[0].rstrip(".")
+        said = _REFUSED.search(str(error))
+        what = said[0] if said else str(error).partition("\n")[0] or "out of memory"
         return f"window {num_windows}: {what}. To need less, set {_LESS_MEMORY}. {standing(directory)}"
     return None
 

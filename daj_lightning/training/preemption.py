@@ -60,8 +60,10 @@ class StopRequests:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is None or not issubclass(kind, Stopped):  # else the process ends, and one more signal changes nothing
+        if kind is None or not issubclass(kind, Stopped):
             self.release()
+        for number in self._before:  # the process ends now; a handler would not outlive the interpreter
+            signal.signal(number, signal.SIG_IGN)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         first = self.received is None
