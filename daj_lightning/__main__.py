@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             call(COMMANDS[args[0]], args)
     except DajError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.status
     except Stopped as stopped:
         if stopped.told:
             print(stopped.told, file=sys.stderr)

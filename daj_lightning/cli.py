@@ -26,6 +26,7 @@ from daj_lightning.training import (
     DataReweightedJudge,
     StopRequests,
     WindowCheckpoint,
+    check_strategy,
     failure,
     is_whole,
     last_checkpoint,
@@ -73,7 +74,12 @@ class Cli(LightningCLI):
         parser.link_arguments("model.judge.init_args.base", "data.tokenizer")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Checkpoints are written whole or not at all, whatever else the configuration plugs in."""
+        """Checkpoints are written whole or not at all, whatever else the configuration plugs in.
+
+        A strategy is refused before it is made: one whose library is missing would say only that.
+        """
+        strategy = self._get(self.config_init, "trainer.strategy")
+        check_strategy(strategy if isinstance(strategy, str) else str(strategy.class_path).rpartition(".")[2])
         named = self._get(self.config_init, "trainer.plugins") or []
         plugins = [*(named if isinstance(named, list) else [named]), AtomicCheckpointIO()]
         return super().instantiate_trainer(**{**kwargs, "plugins": plugins})
@@ -89,9 +95,9 @@ class Cli(LightningCLI):
             with saver.stop_requests if saver else StopRequests():
                 super()._run_subcommand(subcommand)
         except (OSError, RuntimeError, MemoryError) as error:
-            if (line := failure(error, self.model.num_windows, saver.dirpath if saver else None)) is None:
+            if (told := failure(error, self.model.num_windows, saver.dirpath if saver else None)) is None:
                 raise
-            raise DajError(line) from error
+            raise told from error
 
     def _saver(self) -> WindowCheckpoint | None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]

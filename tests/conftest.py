@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import Qwen3Config
-from transformers.models.qwen3 import modeling_qwen3
 
+import float64
 from daj_lightning.data.prepare import prepare
 from daj_lightning.kernels.dispatch import extension
 from daj_lightning.training import ColdStart
@@ -53,22 +52,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture
 def true_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """float64 judges: transformers computes RMSNorm and eager softmax in float32 whatever the model's dtype."""
-    original = modeling_qwen3.Qwen3RMSNorm.forward
-
-    def rms_norm(self: modeling_qwen3.Qwen3RMSNorm, hidden: Tensor) -> Tensor:
-        if hidden.dtype is not torch.float64:
-            return original(self, hidden)
-        variance = hidden.pow(2).mean(-1, keepdim=True)
-        return self.weight * hidden * torch.rsqrt(variance + self.variance_epsilon)
-
-    softmax = torch.nn.functional.softmax
-    monkeypatch.setattr(modeling_qwen3.Qwen3RMSNorm, "forward", rms_norm)
-    monkeypatch.setattr(
-        torch.nn.functional,
-        "softmax",
-        lambda x, dim=-1, dtype=None: softmax(x, dim=dim, dtype=dtype if x.dtype is not torch.float64 else None),
-    )
+    """float64 judges whose norms and softmax are float64 too."""
+    float64.compute_in_float64(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -54,8 +54,8 @@ class DirectionalEngine(HypergradientEngine):
         assert window.phi is not None
         jacobian = window.update.jacobian(window.clipped_gradient, self.preconditioner)
         direction = window.direction(-meta_gradient * jacobian)
-        along = [self.derivative(window.phi, sample, direction) for sample in window.batch.micro_batches()]
-        return [Credit(window.batch, window.losses, torch.cat(along))]
+        along = [self.derivative(window.phi, sample, direction) for sample in window.own_batch.micro_batches()]
+        return [Credit(window.batch, window.losses, window.spread(torch.cat(along)))]
 
     @abstractmethod
     def derivative(self, phi: Tensor, sample: JudgeBatch, direction: Tensor) -> Tensor:

@@ -28,13 +28,13 @@ from daj_lightning.records import DajError, JudgeBatch
 
 
 class Credit(NamedTuple):
-    """What an outer step hands to the reweighter about B samples."""
+    """What an outer step hands to the reweighter about B samples, or one process's part of it."""
 
     batch: JudgeBatch
     losses: Tensor
     """(B,) as the weights saw them."""
     derivative: Tensor
-    """(B,) d L_meta / d alpha."""
+    """(B,) d L_meta / d alpha; of several processes an engine gives this one's part, and the parts add up."""
 
 
 def mean_credits(parts: Sequence[Sequence[Credit]], shares: Sequence[float]) -> list[Credit]:
@@ -56,6 +56,8 @@ class Setting(NamedTuple):
     num_domains: int
     """D."""
     loss_at: LossAt
+    own: slice = slice(None)
+    """Of a window's K samples, those whose gradients are in this process."""
 
 
 class HypergradientEngine(ABC):
@@ -86,12 +88,24 @@ class HypergradientEngine(ABC):
         """The step is over: drop what no later window needs."""
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs besides the next windows, after `forget`: plain numbers and tensors."""
+        """What a resumed run needs besides the next windows, after `forget`: plain numbers and tensors.
+
+        The same in every process; what only this one holds is in `parts`.
+        """
         return {}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def parts(self) -> list[Tensor]:
+        """Beside `state`, the tensors made of the own samples' gradients."""
+        return []
+
+    def regroup(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """After `start`: own parts, from those of another number of processes; of each tensor theirs, in order."""
+        assert not parts, f"{type(self).__name__} keeps parts, and does not say how they are dealt out again"
+        return []
+
+    def load_state(self, state: dict[str, Any], parts: Sequence[Tensor] = ()) -> None:
         """After `start`; the default has nothing to load."""
-        del state
+        del state, parts
 
     def description(self) -> dict[str, Any]:
         """What must not change between a run and its resumption."""
@@ -125,10 +139,13 @@ class BankEngine(HypergradientEngine):
         self.dtype = dtype
         self.unroll_windows = unroll_windows
         self.history: deque[Window] = deque(maxlen=unroll_windows)
+        self.own = slice(None)
 
     def start(self, setting: Setting) -> GradientStore:
         self.history.clear()
-        return GradientBank(setting.flat, setting.num_inner, self.dtype, self.unroll_windows)
+        self.own = setting.own
+        num_rows = len(range(setting.num_inner)[setting.own])
+        return GradientBank(setting.flat, num_rows, self.dtype, self.unroll_windows)
 
     def observe(self, window: Window) -> None:
         self.history.append(window)
@@ -147,7 +164,7 @@ class BankEngine(HypergradientEngine):
             else:
                 of_gradient, adjoint = window.update.pull_back(window.clipped_gradient, adjoint)
             derivative = grad_bank_dot(window.rows, window.direction(of_gradient))
-            credits.append(Credit(window.batch, window.losses, derivative))
+            credits.append(Credit(window.batch, window.losses, window.spread(derivative)))
         return credits[::-1]
 
     def forget(self) -> None:
@@ -158,11 +175,18 @@ class BankEngine(HypergradientEngine):
         return {"engine": f"BankEngine, {self.preconditioner}, {self.dtype}, {self.unroll_windows} windows"}
 
     def state(self) -> dict[str, Any]:
-        """Each window carries its rows of the bank."""
         return {"history": [window.state() for window in self.history]}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.history.extend(Window.from_state(window) for window in state["history"])
+    def parts(self) -> list[Tensor]:
+        """Of each window its rows; copies: saving a view of the bank's ring would write the whole ring."""
+        return [window.rows.clone() for window in self.history]
+
+    def regroup(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        return [torch.cat(list(rows))[self.own] for rows in parts]
+
+    def load_state(self, state: dict[str, Any], parts: Sequence[Tensor] = ()) -> None:
+        windows = zip(state["history"], parts, strict=True)
+        self.history.extend(Window.from_state(window, rows, self.own) for window, rows in windows)
 
 
 def split_half_correlation(first: Tensor, second: Tensor) -> float:

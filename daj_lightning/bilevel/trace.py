@@ -5,11 +5,13 @@
 Every window pushes one tangent a domain through its own step (`Update.push_forward`): elementwise, with the
 loss's Hessian left out. A meta gradient then credits all windows so far at once: d L_meta / d alpha_k = <q, d phi_k>.
 No bank and no history: D (2 + n) P numbers, n the tensors of the optimizer's state, whatever the length of the run.
+All of it is linear in the gradients G_k, so that each process carries the tangents of its own samples.
 Letters: D domains, P adapter parameters, K samples in a window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,11 +40,14 @@ class TraceEngine(HypergradientEngine):
         self.decay = decay
         self.tangents: Carried | None = None
         """(D, P) each, after the last step; zero for a domain not met so far."""
+        self.is_first = True
+        """Of the processes: takes what was carried by another number of them."""
         self.examples: dict[int, Credit] = {}
         """Domain -> its latest sample: it has the domain's weight, and so stands for it before the reweighter."""
 
     def start(self, setting: Setting) -> GradientStore:
         self.tangents, self.examples = None, {}
+        self.is_first = not setting.own.start
         return DomainSums(setting.flat, setting.num_domains)
 
     @torch.no_grad()
@@ -68,12 +73,18 @@ class TraceEngine(HypergradientEngine):
 
     def state(self) -> dict[str, Any]:
         return {
-            "tangents": None if self.tangents is None else tuple(self.tangents),
             "examples": {domain: (batch_state(e.batch), e.losses) for domain, e in self.examples.items()},
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.tangents = None if state["tangents"] is None else Carried(*state["tangents"])
+    def parts(self) -> list[Tensor]:
+        return [] if self.tangents is None else [self.tangents.phi, *self.tangents.state]
+
+    def regroup(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        sums = [torch.stack(list(tangents)).sum(dim=0) for tangents in parts]
+        return sums if self.is_first else [torch.zeros_like(tangents) for tangents in sums]
+
+    def load_state(self, state: dict[str, Any], parts: Sequence[Tensor] = ()) -> None:
+        self.tangents = Carried(parts[0], tuple(parts[1:])) if parts else None
         self.examples = {
             domain: Credit(JudgeBatch(**batch), losses, torch.empty(0))
             for domain, (batch, losses) in state["examples"].items()

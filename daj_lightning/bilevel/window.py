@@ -5,7 +5,7 @@ Letters: K samples in the window, P adapter parameters, D domains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor
@@ -20,11 +20,12 @@ class Window:
     """One inner step, enough to differentiate it with respect to its samples' weights."""
 
     batch: JudgeBatch
-    """The K samples."""
+    """The K samples, of all processes."""
     losses: Tensor
     """(K,) float32, detached."""
     rows: Tensor
-    """What the engine's store kept: (K, P) raw gradients, (D, P) their sums by domain, or (1, P) the weighted sum."""
+    """What the engine's store kept of the own samples: (K, P) raw gradients, (D, P) their sums by domain, or (1, P)
+    the weighted sum."""
     gradient: Tensor
     """(P,) (1/K) sum_i alpha_i g_i, before clipping."""
     max_norm: float | None
@@ -33,6 +34,19 @@ class Window:
     """The optimizer just before the step."""
     phi: Tensor | None = None
     """(P,) the adapters before the step, for engines that go back there."""
+    own: slice = field(default_factory=lambda: slice(None))
+    """Of the K samples, those whose gradients are in this process; the others' part of a credit is zero here."""
+
+    @property
+    def own_batch(self) -> JudgeBatch:
+        first, end, _ = self.own.indices(len(self.batch))
+        return self.batch.part(first, end)
+
+    def spread(self, own: Tensor) -> Tensor:
+        """(K,) with the own samples' numbers in their places, zero elsewhere: the processes' parts add up."""
+        spread = own.new_zeros(len(self.batch))
+        spread[self.own] = own
+        return spread
 
     @property
     def clipped_gradient(self) -> Tensor:
@@ -47,7 +61,7 @@ class Window:
         return self.through_clipping(of_gradient) / len(self.batch)
 
     def credit(self, meta_gradient: Tensor) -> Tensor:
-        """(K,) d L_meta / d alpha_i = -(1/K) <C^T (J o q), g_i>, J exact, for q (P,).
+        """(K,) d L_meta / d alpha_i = -(1/K) <C^T (J o q), g_i> of the own samples, J exact, for q (P,).
 
         Products with `direction`, which is not written down: one pass over the rows computes J too, and C^T, which
         takes away a part along the window's gradient, needs another only where clipping is active.
@@ -58,19 +72,17 @@ class Window:
             scale, shrink = factors
             along_gradient = along / scale  # <g, y>; `along` is <C g, y>
             dots = scale * dots - shrink * along_gradient * grad_bank_dot(self.rows, self.gradient)
-        return dots / -len(self.batch)
+        return self.spread(dots / -len(self.batch))
 
     def state(self) -> dict[str, Any]:
-        """Plain numbers and tensors, for a checkpoint."""
-        own = {f.name: getattr(self, f.name) for f in fields(self)}
-        # A copy: saving a view of the bank's ring would write the whole ring.
-        copied = {"rows": self.rows.clone()}
-        return own | copied | {"batch": batch_state(self.batch), "update": update_state(self.update)}
+        """What all processes hold alike, as plain numbers and tensors, for a checkpoint."""
+        alike = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("rows", "own")}
+        return alike | {"batch": batch_state(self.batch), "update": update_state(self.update)}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Window:
+    def from_state(cls, state: dict[str, Any], rows: Tensor, own: slice) -> Window:
         batch, update = JudgeBatch(**state["batch"]), update_from_state(state["update"])
-        return cls(**(state | {"batch": batch, "update": update}))
+        return cls(**(state | {"batch": batch, "update": update}), rows=rows, own=own)
 
 
 def batch_state(batch: JudgeBatch) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
 from daj_lightning.data.comparisons import References
 from daj_lightning.data.dataset import PairDataset, corrupt
@@ -17,11 +16,12 @@ from daj_lightning.data.preparation import Preparation
 from daj_lightning.data.prepare import check_prepared, prepare
 from daj_lightning.data.prompts import PromptDataset
 from daj_lightning.data.responses import ResponseSource
+from daj_lightning.data.schedule import Questions
 from daj_lightning.data.sources import Source
 from daj_lightning.data.windows import BilevelData
 from daj_lightning.execution import Limits, Rules
 from daj_lightning.judge import Voting, load_tokenizer
-from daj_lightning.records import Comparison, DajError, Unit
+from daj_lightning.records import DajError, Unit
 
 LCB_DOMAINS = tuple(
     f"{platform}-{level}" for platform in ("atcoder", "leetcode") for level in ("easy", "medium", "hard")
@@ -170,11 +170,8 @@ class JudgeData(BilevelData):
             raise DajError(f"{split} set is empty: nothing in {path}. Run {remedy}.")
         return dataset
 
-    def val_dataloader(self) -> DataLoader[Comparison]:
-        return self._asking("validate")
+    def val_dataloader(self) -> Questions:
+        return Questions(self.comparisons["validate"], self.eval_batch_size)
 
-    def test_dataloader(self) -> DataLoader[Comparison]:
-        return self._asking("test")
-
-    def _asking(self, stage: str) -> DataLoader[Comparison]:
-        return DataLoader(self.comparisons[stage], batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
+    def test_dataloader(self) -> Questions:
+        return Questions(self.comparisons["test"], self.eval_batch_size)

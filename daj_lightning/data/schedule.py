@@ -6,13 +6,13 @@ next M of the meta stream. No generator state is carried along.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from daj_lightning.records import BilevelBatch, DajError
+from daj_lightning.records import BilevelBatch, Comparison, DajError
 
 
 class SampleStream:
@@ -42,6 +42,26 @@ class SampleStream:
     def _shuffle(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self._salt + 7_919 * epoch)
         return torch.randperm(self.num_samples, generator=generator).tolist()
+
+
+class Questions:
+    """Comparisons in their order, `batch_size` at a time; all in every process, where Lightning splits a DataLoader's.
+
+    Args:
+        comparisons: what is asked.
+        batch_size: how many together.
+    """
+
+    def __init__(self, comparisons: Sequence[Comparison], batch_size: int) -> None:
+        self.comparisons = comparisons
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.comparisons) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Comparison]]:
+        for first in range(0, len(self.comparisons), self.batch_size):
+            yield list(self.comparisons[first : first + self.batch_size])
 
 
 class BilevelLoader:

@@ -77,6 +77,8 @@ class Scoreboard(Callback):
         if "unseen" in scores:
             metrics[f"{stage}/unseen_selection_accuracy"] = scores["unseen"]["selection"]["judge"].value
         pl_module.log_dict(metrics)
+        if not trainer.is_global_zero:
+            return
         write_json(self.path.with_name(f"{stage}_{self.path.name}"), scores)
         name = self.path.with_name(f"{stage}_judgments.jsonl")
         write_judgments(name, self._judgments, f"{pl_module.judge.base}, {pl_module.num_windows} windows")
@@ -89,6 +91,8 @@ class Scoreboard(Callback):
 
 class BeforeAfter(Callback):
     """Judges both test sets and measures both losses before the first and after the last window.
+
+    Of several processes each measures all of it, since a sharded base takes all of them to a pass; the first writes.
 
     Args:
         directory: report.json is written there; a resumed run finds its "before" there too.
@@ -103,8 +107,10 @@ class BeforeAfter(Callback):
         assert isinstance(pl_module, DataReweightedJudge)
         before = self.directory / "before.json"
         if pl_module.num_windows == 0:
-            write_json(before, self._measure(pl_module))
-        elif not before.is_file():
+            measured = self._measure(pl_module)
+            if trainer.is_global_zero:
+                write_json(before, measured)
+        elif not trainer.strategy.broadcast(before.is_file()):
             raise DajError(
                 f"a resumed run needs the report of its beginning, and {str(before)!r} is not there. Restore it, or "
                 f"take BeforeAfter out of trainer.callbacks."
@@ -114,7 +120,10 @@ class BeforeAfter(Callback):
         assert isinstance(pl_module, DataReweightedJudge)
         if pl_module.num_windows < pl_module.data.max_windows:
             return  # interrupted
-        write_json(self.directory / "after.json", self._measure(pl_module))
+        measured = self._measure(pl_module)
+        if not trainer.is_global_zero:
+            return
+        write_json(self.directory / "after.json", measured)
         weights = pl_module.reweighter.named_weights()
         assert isinstance(pl_module.data, JudgeData)
         report = {
@@ -158,7 +167,7 @@ class BeforeAfter(Callback):
 
         A judge that has learned to disagree with swapped preferences loses on them, and their weight says so.
         """
-        mean = MeanMetric()
+        mean = MeanMetric(sync_on_compute=False)  # every process has all of the samples
         module.judge.eval()
         with torch.no_grad():
             for sample in module.objective.prepare(module.judge, samples.to(module.device)).micro_batches():
@@ -178,6 +187,8 @@ class DrawWeights(Callback):
         self.path = Path(path)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         for recorder in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(recorder, InfluenceRecorder) and any(recorder.path.glob("part-*.parquet")):
                 draw_weights(recorder.path, self.path)

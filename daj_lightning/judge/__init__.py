@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Strategy as Strategy,
         play_all as play_all,
     )
+    from daj_lightning.judge.sharding import shard_base as shard_base
     from daj_lightning.judge.tokens import (
         EncodedResponse as EncodedResponse,
         decode as decode,
@@ -45,6 +46,7 @@ _HOME = {
     "prompts": "PromptTemplate",
     "adaptive": "Adaptive",
     "selection": "Dialogues Knockout RoundRobin Selection Strategy play_all",
+    "sharding": "shard_base",
     "tokens": "EncodedResponse decode encode_prompt encode_response load_tokenizer pad_right",
     "voting": "Voting",
     "verdict": "Reward SelectionReward judge_response parse_selection reward selection_tag",

@@ -88,6 +88,8 @@ class Judge(nn.Module):
         """With adapters, or without any."""
         self.frozen: PreTrainedModel | None = None
         """The reference, where everything trains."""
+        self.whole_fingerprint: str | None = None
+        """Taken before the base was split over processes."""
 
     def load(self) -> None:
         """Read the base and add fresh adapters; does nothing the second time.
@@ -226,6 +228,8 @@ class Judge(nn.Module):
 
     def fingerprint(self) -> str:
         """Names the reference by a hash of its weights, for caches of what it computed."""
+        if self.whole_fingerprint is not None:
+            return self.whole_fingerprint
         facts = f"{self.base_dtype} {self.attention} {self.causal_lm.config.to_json_string(use_diff=False)}"
         digest = hashlib.sha256(facts.encode())
         for name, parameter in (self.frozen or self.causal_lm).named_parameters():

@@ -78,10 +78,10 @@ class Auditor(DataReweightedJudge):
     def credits_samples(self) -> bool:
         return True
 
-    def meta_parts(self, samples: Sequence[JudgeBatch]) -> list[Sequence[JudgeBatch]]:
+    def meta_parts(self, meta: JudgeBatch) -> list[range]:
         """Every meta sample apart: the engine is linear, so that their credits add up to the batch's."""
-        self.meta_ids = torch.cat([sample.sample_ids for sample in samples])
-        return [[sample] for sample in samples]
+        self.meta_ids = meta.sample_ids
+        return [range(i, i + 1) for i in range(len(meta))]
 
     def compare(self, halves: Sequence[Sequence[Credit]]) -> None:
         """Keep what each meta sample credits to each window that the engine remembers."""
@@ -96,7 +96,7 @@ class Auditor(DataReweightedJudge):
         rows, q = self.store.rows, self.meta_average.value
         lengths = torch.linalg.vector_norm(rows, dim=1, dtype=q.dtype) * q.norm()
         cosine = (grad_bank_dot(rows, q) / lengths).nan_to_num()  # a sample without a gradient has no direction
-        self.cosines.append((sample_ids.cpu(), cosine.cpu()))
+        self.cosines.append((sample_ids.cpu(), self.ranks.collect(cosine, len(sample_ids)).cpu()))
 
     def outer_step(self, credits: Sequence[Credit]) -> None:
         """The weights stay 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from daj_lightning.training.checkpoint import (
     remove_checkpoint,
     remove_leftovers,
 )
+from daj_lightning.training.failures import lost_peer
 from daj_lightning.training.module import DataReweightedJudge
+from daj_lightning.training.peers import end_with_a_line
 from daj_lightning.training.preemption import StopRequests, requeue, requeue_signal
 
 
@@ -64,6 +67,22 @@ class WindowCheckpoint(Checkpoint):
         self._is_unwritten = False
         """The last checkpoint that was due could not be written."""
         self._is_stopping = False
+        self._is_ending = threading.Event()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        environment = trainer._accelerator_connector.cluster_environment
+        # Lightning's handlers would save, and send messages to the other processes, in the middle of a window.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        self.stop_requests.listen()
+        if (wanted := requeue_signal(environment)) is not None:
+            self.stop_requests.listen([wanted])
+        self.stop_requests.is_answered_for = not (trainer.is_global_zero or environment.creates_processes_externally)
+        end_with_a_line(lambda: _peer_line(pl_module, self.dirpath), self._is_ending)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.stop_requests.release()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
@@ -75,10 +94,6 @@ class WindowCheckpoint(Checkpoint):
                 self.dirpath.rename(aside)
                 rank_zero_info(f"moved the checkpoints of an earlier run to {aside}")
             remove_leftovers(self.dirpath)
-        # From Lightning's handlers, which would save and communicate in the middle of a window.
-        self.stop_requests.listen()
-        if (wanted := requeue_signal(trainer._accelerator_connector.cluster_environment)) is not None:
-            self.stop_requests.listen([wanted])
         if trainer.ckpt_path is not None:
             self.stop_requests.standing = _stands(trainer.ckpt_path)
         self.stop_requests.holds = pl_module.num_windows < pl_module.data.max_windows
@@ -91,8 +106,7 @@ class WindowCheckpoint(Checkpoint):
     ) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
         done, end = pl_module.num_windows, pl_module.data.max_windows
-        asked = self.stop_requests.received is not None
-        self._is_stopping = bool(trainer.strategy.reduce_boolean_decision(asked, all=False))
+        self._is_stopping = self.stop_requests.agree(trainer.strategy)
         due = done % self.every_n_windows == 0 or done == end or self._is_stopping
         if due or _validation_follows(trainer, batch_idx):
             self._save(trainer, done, must=done == end or self._is_stopping)
@@ -114,6 +128,7 @@ class WindowCheckpoint(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """No rollouts, so no window: what stands is the state between two, and nothing of it is lost."""
         assert isinstance(pl_module, DataReweightedJudge)
+        self._is_ending.set()
         if isinstance(exception, RolloutError) and trainer.training and trainer.train_dataloader is not None:
             assert isinstance(trainer.train_dataloader, BilevelLoader)
             trainer.train_dataloader.next_window = pl_module.num_windows  # the batch in hand was not trained on
@@ -122,13 +137,18 @@ class WindowCheckpoint(Checkpoint):
             else:
                 rank_zero_warn(f"{problem}. {self.stop_requests.standing}", stacklevel=2)
         wanted = requeue_signal(trainer._accelerator_connector.cluster_environment)
-        if isinstance(exception, Stopped) and trainer.is_global_zero and wanted == self.stop_requests.received:
-            exception.told += f" {requeue()}"
+        if not isinstance(exception, Stopped):
+            self.stop_requests.release()
+        elif trainer.is_global_zero:
+            if not self._is_stopping and trainer.strategy.launcher is not None:  # the others have not heard of it
+                trainer.strategy.launcher.kill(signal.SIGTERM)
+            if wanted is not None and wanted == self.stop_requests.received:
+                exception.told += f" {requeue()}"
 
     def _stop_if_asked(self) -> None:
         """After the window's rows are logged, which the end of its batch is too early for."""
         if self._is_stopping:
-            raise Stopped(self.stop_requests.received or signal.SIGTERM, self.stop_requests.told())
+            raise self.stop_requests.stopped()
 
     def _save(self, trainer: Trainer, num_windows: int, must: bool) -> None:
         """Of all processes together.
@@ -177,6 +197,11 @@ def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
     return trainer.enable_validation and isinstance(every, int) and (batch_idx + 1) % every == 0
 
 
+def _peer_line(module: LightningModule, directory: Path) -> str:
+    assert isinstance(module, DataReweightedJudge)
+    return lost_peer("one of the run's other processes ended", module.num_windows, directory)
+
+
 def _stands(path: str | Path) -> str:
     return f"{path} stands: go on with --ckpt_path last."
 
@@ -203,6 +228,8 @@ class InfluenceRecorder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
+        if not trainer.is_global_zero:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         for part in self.path.glob("part-*.parquet"):
             if int(part.stem.removeprefix("part-")) > pl_module.num_windows:
@@ -232,7 +259,7 @@ class InfluenceRecorder(Callback):
         ]
         if window % self.every_n_windows == 0:
             try:
-                self._flush(window)
+                self._flush(trainer, window)
             except OSError as error:  # the rows stay, in the checkpoints too, until a later part takes them
                 if error.errno not in NO_ROOM:
                     raise
@@ -240,7 +267,7 @@ class InfluenceRecorder(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
-        self._flush(pl_module.num_windows)
+        self._flush(trainer, pl_module.num_windows)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self._rows}
@@ -248,12 +275,10 @@ class InfluenceRecorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._rows = list(state_dict["rows"])
 
-    def _flush(self, window: int) -> None:
-        if not self._rows:
-            return
-        path = self.path / f"part-{window:06d}.parquet"
-        with written_whole(path) as beside:
-            pq.write_table(pa.Table.from_pylist(self._rows, _SCHEMA), beside)
+    def _flush(self, trainer: Trainer, window: int) -> None:
+        if self._rows and trainer.is_global_zero:
+            with written_whole(self.path / f"part-{window:06d}.parquet") as beside:
+                pq.write_table(pa.Table.from_pylist(self._rows, _SCHEMA), beside)
         self._rows = []
 
 

@@ -170,7 +170,8 @@ def capture_rng() -> dict[str, Any]:
     name, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Of this process's device alone: a run may come back on another number of them.
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
         "python": (python_version, list(python_words), python_gauss),
         "numpy": (str(name), torch.from_numpy(words.astype(np.int64)), int(position), int(has_gauss), float(gauss)),  # type: ignore[union-attr]
     }
@@ -178,8 +179,8 @@ def capture_rng() -> dict[str, Any]:
 
 def restore_rng(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][0].cpu())
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, numpy_words, *rest = state["numpy"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from lightning import Trainer
 from torch import Tensor, nn
 
 from daj_lightning.bilevel import Credit, DomainWeights, GradientStore, HypergradientEngine, Reweighter
 from daj_lightning.judge import Judge, check_adapter_dtype
 from daj_lightning.objectives import Objective
 from daj_lightning.records import DajError, JudgeBatch
+from daj_lightning.training.ranks import Ranks
 from daj_lightning.training.step import MetaGradient
 
 
@@ -69,20 +71,78 @@ def check_objective(objective: Objective, reweighter: Reweighter, judge: Judge, 
 
 
 def check_inner_step(
-    inner: JudgeBatch, losses: Tensor, weights: Tensor, gradient: Tensor, store: GradientStore, number: int
+    inner: JudgeBatch,
+    losses: Tensor,
+    weights: Tensor,
+    gradient: Tensor,
+    store: GradientStore,
+    ranks: Ranks,
+    number: int,
 ) -> None:
-    """Stop before the update, naming the samples."""
+    """Stop before the update, in all processes alike, naming the samples."""
     if gradient.isfinite().all() and losses.isfinite().all():
         return
     bad = ~(losses.isfinite() & weights.isfinite())
     if store.per_sample:
-        bad |= ~torch.stack([row.isfinite().all() for row in store.rows])
+        of_own = torch.stack([~row.isfinite().all() for row in store.rows])
+        bad |= ranks.collect(of_own.to(losses.dtype), len(inner)) > 0
     ids = inner.sample_ids
     which = f"samples {ids[bad].tolist()} (losses {losses[bad].tolist()})" if bad.any() else f"one of {ids.tolist()}"
     raise NonFiniteError(
         f"window {number}: loss or gradient is not finite for {which}. Nothing was updated; look at these training "
         f"samples, lower model.inner.lr or set model.max_norm."
     )
+
+
+def check_processes(trainer: Trainer, answers: bool, stage: str) -> None:
+    """Refuse a strategy, or several processes, where they could not do what one does.
+
+    Args:
+        answers: the judge's own responses are drawn while it trains.
+    """
+    check_strategy(type(trainer.strategy).__name__)
+    if trainer.world_size == 1:
+        return
+    if stage != "fit":
+        raise DajError(
+            f"`{stage}` asks in one process, but this trainer has {trainer.world_size}. Set trainer.devices to 1 and "
+            f"trainer.strategy to auto: a checkpoint loads in any number of processes."
+        )
+    if answers:
+        raise DajError(
+            f"GRPO trains in one process, but this trainer has {trainer.world_size}: each would need an engine of its "
+            f"own. Set trainer.devices to 1, and give the other GPUs to the rollouts (configs/grpo.yaml: VllmServer "
+            f"with CUDA_VISIBLE_DEVICES)."
+        )
+
+
+def check_strategy(name: str) -> None:
+    """Refuse a strategy that cannot train two levels with a gradient for every sample.
+
+    Args:
+        name: of its class, or as `trainer.strategy` abbreviates it.
+    """
+    for prefix, reason in _REFUSED_STRATEGIES.items():
+        if name.lower().startswith(prefix):
+            raise DajError(f"trainer.strategy is {name}: {reason}")
+
+
+_FSDP2 = "configs/strategy/fsdp2.yaml, which shards the frozen base and keeps the adapters whole"
+_REFUSED_STRATEGIES = {
+    "deepspeed": f"Lightning's DeepSpeed takes one optimizer, and judge and weights have one each. Use {_FSDP2}.",
+    "fsdp": f"FSDP1 melts adapters and base into flat shards: no sample has a gradient of its own. Use {_FSDP2}.",
+    "modelparallel": f"its checkpoints are its own. Use {_FSDP2}: its checkpoints are read under any strategy.",
+}
+"""How a name begins -> why not, and what else."""
+
+
+def check_shares(num_processes: int, num_inner: int, num_meta: int) -> None:
+    """Refuse batches that do not deal out evenly: the share of one process would weigh more than another's."""
+    if num_inner % num_processes or num_meta % num_processes:
+        raise DajError(
+            f"{num_processes} processes share the samples of a window, and data.num_inner={num_inner} and "
+            f"data.num_meta={num_meta} must both be multiples of that. Change them, or trainer.devices."
+        )
 
 
 def check_credits(credits: Sequence[Credit], meta: MetaGradient | None, number: int) -> None:

@@ -9,7 +9,9 @@ import re
 from pathlib import Path
 
 import torch
+from torch.distributed import DistError
 
+from daj_lightning.records import DajError, LostPeerError
 from daj_lightning.training.checkpoint import NO_ROOM, checkpoints, is_whole, os_error
 
 _LESS_MEMORY = (
@@ -22,23 +24,44 @@ _REFUSED = re.compile(
 )
 """What torch's allocators say that a user understands."""
 
+_LOST = re.compile(r"gloo.*(closed by peer|reset by peer|Broken pipe|Connection refused|Timed out)", re.DOTALL)
 
-def failure(error: BaseException, num_windows: int, directory: str | Path | None) -> str | None:
-    """The line for an error that broke a run off; None if no user can do anything about it.
+
+def failure(error: BaseException, num_windows: int, directory: str | Path | None) -> DajError | None:
+    """What to tell of an error that broke a run off; None if no user can do anything about it.
 
     Args:
         error: as it left Lightning's loops.
         num_windows: that were done.
         directory: of the checkpoints, if any are written.
     """
+    if is_lost_peer(error):
+        return LostPeerError(lost_peer(_first_line(error), num_windows, directory))
     refused = os_error(error)
     if refused is not None and refused.errno in NO_ROOM:
-        return f"window {num_windows}: the disk is full: {refused}. Free some of it. {standing(directory)}"
+        return DajError(f"window {num_windows}: the disk is full: {refused}. Free some of it. {standing(directory)}")
     if is_out_of_memory(error):
         said = _REFUSED.search(str(error))
-        what = said[0] if said else str(error).partition("\n")[0] or "out of memory"
-        return f"window {num_windows}: {what}. To need less, set {_LESS_MEMORY}. {standing(directory)}"
+        what = said[0] if said else _first_line(error) or "out of memory"
+        return DajError(f"window {num_windows}: {what}. To need less, set {_LESS_MEMORY}. {standing(directory)}")
     return None
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Another process of the run is gone, or does not answer within the strategy's timeout."""
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and bool(_LOST.search(str(error))))
+
+
+def lost_peer(what: str, num_windows: int, directory: str | Path | None) -> str:
+    """The line for it: what was seen of it, and what stands."""
+    return (
+        f"window {num_windows}: a process of this run was lost ({what}); why is in its own output or the system's log. "
+        f"{standing(directory)} Another number of processes may go on with it."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -9,53 +9,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
-from lightning import Callback
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from daj_lightning.bilevel import (
     BankEngine,
     Credit,
-    FlatView,
-    GradientSum,
     HypergradientEngine,
     MetaAverage,
-    RecomputedLoss,
     Reweighter,
-    Setting,
-    TrainingSet,
     Uniform,
     Window,
-    check_optimizer,
     clipped,
     mean_credits,
     snapshot,
 )
-from daj_lightning.data import JudgeData, PairDataset
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, Objective
 from daj_lightning.records import BilevelBatch, Comparison, DajError, JudgeBatch, Judgment, PromptBatch
 from daj_lightning.rollout import RolloutError, Sampling
 from daj_lightning.training.agreement import Agreement
 from daj_lightning.training.answer import answer
+from daj_lightning.training.assembly import Assembled
 from daj_lightning.training.checks import (
     check_credits,
-    check_engine,
     check_inner_step,
-    check_objective,
-    check_precision,
 )
 from daj_lightning.training.cold_start import ColdStart
 from daj_lightning.training.levels import Level
-from daj_lightning.training.reference import reference_logps
-from daj_lightning.training.resumable import Resumable
-from daj_lightning.training.rollouts import CloseRollouts, Rollouts
+from daj_lightning.training.ranks import stream_of
+from daj_lightning.training.rollouts import Rollouts
 from daj_lightning.training.step import MetaGradient, StepReport
 
 
-class DataReweightedJudge(Resumable):
+class DataReweightedJudge(Assembled):
     """Trains a judge with learned data weights (paper, Algorithm 1).
 
     Args:
@@ -136,6 +126,12 @@ class DataReweightedJudge(Resumable):
     # One bi-level step -----------------------------------------------------------------------------
 
     def training_step(self, batch: BilevelBatch, batch_idx: int) -> None:
+        with self.ranks.no_sync():  # gradients stay where they arise; `ranks.sum` adds up what is common
+            self.bilevel_step(batch)
+        assert self.report is not None
+        self._log_step(self.report)
+
+    def bilevel_step(self, batch: BilevelBatch) -> None:
         inner, meta_samples = self.draw(batch)  # responses, where the objective wants the judge's own
         losses, weights = self.record(inner)  # K raw gradients, losses and alphas
         self.inner_step(inner, losses, weights)  # the judge moves
@@ -149,7 +145,6 @@ class DataReweightedJudge(Resumable):
         self.engine.forget()
         self.num_windows += 1
         self.report = StepReport.of(inner, losses, weights, credits)
-        self._log_step(self.report)
 
     def draw(self, batch: BilevelBatch) -> tuple[JudgeBatch, JudgeBatch | PromptBatch]:
         """Inner samples ready for the judge as it is; meta samples, or prompts that the moved judge is to answer."""
@@ -175,15 +170,26 @@ class DataReweightedJudge(Resumable):
         return self.objective.prepare(self.judge, meta)
 
     def record(self, inner: JudgeBatch) -> tuple[Tensor, Tensor]:
-        """Raw gradient of every sample into the engine's store; losses (K,) and weights (K,), both detached."""
+        """Raw gradient of every own sample into the engine's store; all losses (K,) and weights (K,), both detached."""
+        own = self.ranks.share(len(inner))
         losses, weights = [], []
-        for i, sample in enumerate(inner.micro_batches()):
+        for i, sample in enumerate(inner.part(own.start, own.stop).micro_batches()):
             self.store.open(i, sample)
-            losses.append(self.accumulate(sample))
+            with self.stream("inner", own.start + i):
+                losses.append(self.accumulate(sample))
             weights.append(self.reweighter(sample, losses[-1]).detach())
             self.store.close(i, weights[-1])
         self.flat.release_gradients()
-        return torch.cat(losses), torch.cat(weights)
+        if self.ranks.number == 1:
+            return torch.cat(losses), torch.cat(weights)
+        of_all = self.ranks.collect(torch.cat(losses), len(inner))
+        return of_all, self.reweighter(inner, of_all).detach()  # a weight depends on its sample alone
+
+    def stream(self, level: Literal["inner", "meta"], position: int) -> AbstractContextManager[None]:
+        """For passes of the sample there in its batch: what dropout drops depends on neither process nor neighbours."""
+        return (
+            stream_of(self.device, self.data.seed, self.num_windows, level, position) if self.drops else nullcontext()
+        )
 
     def accumulate(self, sample: JudgeBatch, share: float = 1.0) -> Tensor:
         """Backward of `share` times one sample's loss, part by part; the loss (1,), detached."""
@@ -197,12 +203,13 @@ class DataReweightedJudge(Resumable):
     def inner_step(self, inner: JudgeBatch, losses: Tensor, weights: Tensor) -> None:
         """Move the judge along the weighted gradient, before the engine's eyes."""
         optimizer = self._optimizers()[0]
-        gradient = self.store.combine(inner, weights)
-        check_inner_step(inner, losses, weights, gradient, self.store, self.num_windows)
+        own = self.ranks.share(len(inner))
+        gradient = self.ranks.mean(self.store.combine(inner.part(own.start, own.stop), weights[own]))
+        check_inner_step(inner, losses, weights, gradient, self.store, self.ranks, self.num_windows)
         if self.is_warm(self.num_windows):
             update = snapshot(optimizer.optimizer, self.flat)
             phi = self.flat.gather(self.flat.parameters) if self.engine.goes_back else None
-            self.engine.observe(Window(inner, losses, self.store.rows, gradient, self.max_norm, update, phi))
+            self.engine.observe(Window(inner, losses, self.store.rows, gradient, self.max_norm, update, phi, own))
         self.flat.point_gradients_at(clipped(gradient, self.max_norm))
         optimizer.step()
         self._schedules()[0].step()
@@ -218,24 +225,31 @@ class DataReweightedJudge(Resumable):
 
     def meta_gradient(self, meta: JudgeBatch) -> MetaGradient:
         """Gradient of the mean meta loss at the moved judge, by parts of the batch; the average takes it in."""
-        samples = list(meta.micro_batches())
-        gradients, losses = [], []
-        parts = self.meta_parts(samples)
-        for part in parts:
-            gradients.append(self.flat.new_zeros())
-            self.flat.point_gradients_at(gradients[-1])
-            losses += [self.accumulate(sample, share=1 / len(part)) for sample in part]
+        own, parts = self.ranks.share(len(meta)), self.meta_parts(meta)
+        gradients = [self.flat.new_zeros() for _ in parts]
+        losses = []
+        for part, sum_of_part in zip(parts, gradients, strict=True):
+            self.flat.point_gradients_at(sum_of_part)
+            for i in range(max(part.start, own.start), min(part.stop, own.stop)):
+                with self.stream("meta", i):
+                    losses.append(self.accumulate(meta.part(i, i + 1), share=1 / len(part)))
         self.flat.release_gradients()
-        shares = [len(part) / len(samples) for part in parts]
-        gradient = MetaGradient(gradients, shares, meta.sample_ids, torch.cat(losses))
+        *gradients, of_all = self.ranks.sum(*gradients, self.ranks.spread(torch.cat(losses), len(meta)))
+        shares = [len(part) / len(meta) for part in parts]
+        gradient = MetaGradient(gradients, shares, meta.sample_ids, of_all)
         cosine = self.meta_average.add(gradient.whole)
         self._log_meta(gradient, cosine)
         return gradient
 
-    def meta_parts(self, samples: Sequence[JudgeBatch]) -> list[Sequence[JudgeBatch]]:
-        """Of the meta batch, those whose gradients are kept apart: two halves, or one sample that has no halves."""
-        middle = len(samples) // 2
-        return [half for half in (samples[:middle], samples[middle:]) if half]
+    def meta_parts(self, meta: JudgeBatch) -> list[range]:
+        """Of the meta batch, those samples whose gradients are kept apart: two halves, or one that has no halves.
+
+        Each part costs several processes a message of P numbers more, so that there the reweighter must ask for halves.
+        """
+        everything, middle = range(len(meta)), len(meta) // 2
+        if self.ranks.number > 1 and not self.reweighter.needs_halves:
+            return [everything]
+        return [half for half in (everything[:middle], everything[middle:]) if half]
 
     def credit_is_due(self) -> bool:
         """At every meta batch, and between two if the average bridges them."""
@@ -251,13 +265,19 @@ class DataReweightedJudge(Resumable):
         halves: list[list[Credit]] = []
         paid = self.engine.goes_back and not self.reweighter.needs_halves
         if meta is not None and not paid:
-            halves = [self.engine(half) for half in meta.gradients]
+            halves = [self.ask(part) for part in meta.gradients]
         if meta is not None and halves and self.meta_average.decay == 0:
             credits = mean_credits(halves, meta.shares)
         else:
-            credits = self.engine(self.meta_average.value)
+            credits = self.ask(self.meta_average.value)
         check_credits(credits, meta, self.num_windows)
         return credits, halves
+
+    def ask(self, meta_gradient: Tensor) -> list[Credit]:
+        """The engine's credits for q (P,), of all processes together."""
+        parts = self.engine(meta_gradient)
+        wholes = self.ranks.sum(*(credit.derivative for credit in parts))
+        return [credit._replace(derivative=whole) for credit, whole in zip(parts, wholes, strict=True)]
 
     def compare(self, halves: Sequence[Sequence[Credit]]) -> None:
         """Do the halves of the meta batch agree which samples of this window help?"""
@@ -283,84 +303,6 @@ class DataReweightedJudge(Resumable):
         optimizer.step()
         self._schedules()[1].step()
         self.num_outer_steps += 1
-
-    # Setting up ------------------------------------------------------------------------------------
-
-    def prepare_data(self) -> None:
-        if self.cold_start is not None:
-            self.cold_start.run(self.data.root / "train.jsonl", self.judge.base)
-
-    def setup(self, stage: str) -> None:
-        if self.trainer.world_size > 1:
-            raise DajError(f"this version trains on one device; got {self.trainer.world_size}. Set trainer.devices=1.")
-        self.judge.load()
-        check_precision(str(self.trainer.precision), self.judge.trained_parameters())
-        if stage == "fit" and (self.trainer.max_epochs != 1 or self.trainer.max_steps != -1):
-            raise DajError(
-                "a run is one epoch of data.max_windows windows. Leave trainer.max_epochs and max_steps alone."
-            )
-        if stage == "fit":
-            self.data.load_samples(self.objective.unit, self.rollouts.sampling.max_new_tokens if self.rollouts else 0)
-            check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta)
-            check_objective(self.objective, self.reweighter, self.judge, self.data.num_inner, self.data.num_meta)
-            self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_set)))
-            self.report = None
-
-    def _num_credits(self, num_windows: int) -> int:
-        """Windows of a run that credit samples."""
-        every, warmup = self.meta_every, self.outer_warmup_windows
-        num_meta = max(num_windows // every - warmup // every, 0)
-        if self.meta_average.decay == 0 or num_meta == 0:
-            return num_meta
-        return num_windows - every * (warmup // every + 1) + 1  # from the first meta batch on
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        inner = self.inner.make_optimizer(self.judge.trained_parameters())
-        check_optimizer(inner)
-        num_windows = self.data.max_windows
-        optimizers, schedules = [inner], [self.inner.make_schedule(inner, num_windows)]
-        if self.learns_weights:
-            outer = self.outer.make_optimizer(self.reweighter.parameters())
-            num_outer = self._num_credits(num_windows) // self.outer_accumulation
-            sparse = any(getattr(module, "sparse", False) for module in self.reweighter.modules())
-            if sparse and self.outer.optimizer != "lazy_adam":
-                raise DajError(
-                    f"an instance table has sparse gradients, which {self.outer.optimizer} does not take. Set "
-                    f"model.outer.optimizer to lazy_adam."
-                )
-            if num_outer == 0:
-                raise DajError(
-                    f"no outer step in {num_windows} windows: outer_warmup_windows={self.outer_warmup_windows}, "
-                    f"meta_every={self.meta_every}, outer_accumulation={self.outer_accumulation}. Lower them, raise "
-                    f"data.max_windows, or use the reweighter Uniform."
-                )
-            optimizers.append(outer)
-            schedules.append(self.outer.make_schedule(outer, num_outer))
-        return optimizers, schedules  # type: ignore[return-value]
-
-    def on_fit_start(self) -> None:
-        for dataset in (self.data.train_set, self.data.meta_set):
-            if self.objective.needs_reference and isinstance(dataset, PairDataset):
-                dataset.reference_logp = reference_logps(self.judge, dataset, self.data.root / "reference", self.device)
-        if self.rollouts is not None:
-            assert isinstance(self.data, JudgeData)
-            self.rollouts.start(self.judge, self.data.tokenizer, self.data)
-
-    def on_train_start(self) -> None:
-        self.judge.train()  # whatever was measured before: transformers checkpoints activations in train mode only
-        self.flat = FlatView(self.judge.trained_parameters())
-        loss_at = RecomputedLoss(self.judge, self.objective).at
-        setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at)
-        self.store = self.engine.start(setting) if self.credits_samples else GradientSum(self.flat)
-        self._start = (time.perf_counter(), self.num_windows)
-        self.resume()
-
-    def configure_callbacks(self) -> list[Callback]:
-        return [CloseRollouts(self.rollouts)] if self.rollouts is not None else []
-
-    def on_fit_end(self) -> None:
-        if self.rollouts is not None:
-            self.rollouts.close()
 
     # Answering comparisons -------------------------------------------------------------------------
 

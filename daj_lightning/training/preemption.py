@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from daj_lightning.records import Stopped
@@ -38,6 +40,8 @@ class StopRequests:
         self.holds = False
         self.standing = standing
         """A sentence on the state that is left behind, for `Stopped` to say."""
+        self.is_answered_for = False
+        """The process that started this one tells the user, and has the exit status; this one exits with 0."""
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self, numbers: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)) -> None:
@@ -65,22 +69,30 @@ class StopRequests:
         for number in self._before:  # the process ends now; a handler would not outlive the interpreter
             signal.signal(number, signal.SIG_IGN)
 
+    def agree(self, strategy: Strategy) -> bool:
+        """Whether any process of the run was asked to stop; each then knows by which signal."""
+        own = torch.tensor(int(self.received or 0), device=strategy.root_device)
+        number = int(strategy.reduce(own, reduce_op="max"))
+        if number and self.received is None:
+            self.received = signal.Signals(number)
+        return number > 0
+
+    def stopped(self, which: str = "") -> Stopped:
+        """With the line for the user, on the first process of a run."""
+        assert self.received is not None
+        first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+        told = f"stopped by {which}{self.received.name}. {self.standing}".rstrip() if first else ""
+        return Stopped(0 if self.is_answered_for else 128 + self.received, told)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         first = self.received is None
         if first:
             self.received = signal.Signals(number)
         if not self.holds and first:
-            raise Stopped(number, self.told())
+            raise self.stopped()
         if self.holds and not first and number == signal.SIGINT:
             self.holds = False
-            raise Stopped(number, self.told("a second "))
-
-    def told(self, which: str = "") -> str:
-        """The line for the user; empty on every process but the first."""
-        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-            return ""
-        name = self.received.name if self.received else "a signal to another process of the run"
-        return f"stopped by {which}{name}. {self.standing}".rstrip()
+            raise self.stopped("a second ")
 
 
 def requeue_signal(environment: object) -> signal.Signals | None:

@@ -16,6 +16,7 @@ from daj_lightning.objectives import Objective
 from daj_lightning.records import DajError
 from daj_lightning.training.agreement import Agreement
 from daj_lightning.training.checkpoint import capture_rng, restore_rng
+from daj_lightning.training.ranks import Ranks
 from daj_lightning.training.rollouts import Rollouts
 
 
@@ -46,6 +47,11 @@ class Resumable(LightningModule):
         return self.learns_weights
 
     @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return Ranks(self.trainer)
+
+    @property
     def data(self) -> BilevelData:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, BilevelData)
@@ -53,6 +59,7 @@ class Resumable(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained_names()}
+        parts = self.engine.parts() if self.credits_samples else []
         checkpoint["daj"] = {
             "num_windows": self.num_windows,
             "num_outer_steps": self.num_outer_steps,
@@ -61,6 +68,7 @@ class Resumable(LightningModule):
             "run": self._run_facts(),
             "rng": capture_rng(),
             "engine": self.engine.state() if self.credits_samples else {},
+            "engine_parts": [self.ranks.gather(part) for part in parts],  # of each tensor, every process's
             "meta_average": self.meta_average.state(),
             "derivatives": {
                 name: parameter.grad for name, parameter in self.reweighter.named_parameters() if self.num_derivatives
@@ -97,7 +105,12 @@ class Resumable(LightningModule):
             return
         restore_rng(own["rng"])
         if self.credits_samples:
-            self.engine.load_state(move_data_to_device(own["engine"], self.device))
+            parts = move_data_to_device(own["engine_parts"], self.device)
+            if any(len(of_each) != self.ranks.number for of_each in parts):
+                parts = self.engine.regroup(parts)
+            else:
+                parts = [of_each[self.ranks.rank] for of_each in parts]
+            self.engine.load_state(move_data_to_device(own["engine"], self.device), parts)
         self.meta_average.load_state(move_data_to_device(own["meta_average"], self.device))
         for name, parameter in self.reweighter.named_parameters():
             parameter.grad = move_data_to_device(own["derivatives"].get(name), self.device)

@@ -234,7 +234,7 @@ class TestUnrolling:
             first.forget()
         assert len(first.history) == 2, "what the fourth window pushes out is gone"
         second.start(setting(judge))
-        second.load_state(first.state())
+        second.load_state(first.state(), first.parts())
         last = take_inner_step(judge, optimizer, windows[3], ALPHA, None, store)
         q = meta_gradient(judge, meta)
         first.observe(last)
@@ -334,7 +334,7 @@ class TestTrace:
         optimizer = OPTIMIZERS["adam"](judge.trained_parameters())
         history_of(first, judge, optimizer, windows_of(), weights)
         second.start(setting(judge))
-        second.load_state(first.state())
+        second.load_state(first.state(), first.parts())
         q = meta_gradient(judge, batches(seed=40)[1])
         for a, b in zip(first(q), second(q), strict=True):
             assert torch.equal(a.derivative, b.derivative)

@@ -12,11 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from conftest import Prepared
-from drills import NAMESPACE, NUM_WINDOWS, PATHS, Drill, check_same_end, finished, started
+from drills import NAMESPACE, NUM_WINDOWS, PATHS, Drill, Ended, check_same_end, finished, started
 
 FAILURES = Path(__file__).parents[2] / "docs" / "failures.md"
 
@@ -240,6 +243,85 @@ def test_a_clock_that_jumps_is_not_noticed(prepared: Prepared, unbroken: Drill, 
     ended = drill.run("--ckpt_path", "last", environment={"PYTHONPATH": os.pathsep.join([str(clock), PATHS])})
     assert ended.status == 0, ended.errors[-3000:]
     check_same_end(unbroken, drill)
+
+
+# Several processes --------------------------------------------------------------------------------
+
+
+def in_two_processes(prepared: Prepared, directory: Path, *trouble: tuple[str, dict[str, Any]]) -> Drill:
+    drill = Drill(prepared, directory, *trouble)
+    drill.config["trainer"] |= {"strategy": "ddp", "devices": 2, "limit_val_batches": 0}
+    return drill
+
+
+ONE_PROCESS = ("--trainer.strategy", "auto", "--trainer.devices", "1")
+
+
+def child_of(process: subprocess.Popen[str]) -> int:
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(child)
+
+
+def check_like_one_process(unbroken: Drill, resumed: Drill) -> None:
+    """Sums of two processes are rounded otherwise."""
+    assert resumed.saved[0] == NUM_WINDOWS
+    wanted, got = (torch.load(drill.last, weights_only=True)["state_dict"] for drill in (unbroken, resumed))
+    for name, value in wanted.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-3, atol=1e-5)
+    assert len(pq.read_table(resumed.directory / "influence.parquet")) == NUM_WINDOWS * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["in a message", "elsewhere"])
+def test_a_process_that_is_killed_ends_the_run_in_seconds_and_another_number_of_them_goes_on(
+    prepared: Prepared, unbroken: Drill, tmp_path: Path, place: str
+) -> None:
+    """The other one waits for the dead one's numbers, or is where nobody tells it."""
+    waits = ("Waits", {"hook": "on_train_batch_start", "window": 6, "directory": str(tmp_path)})
+    drill = in_two_processes(prepared, tmp_path, *([waits] if place == "elsewhere" else []))
+    process = drill.start()
+    drill.wait_for("there" if place == "elsewhere" else "checkpoints/window-000004.ckpt", process)
+    os.kill(child_of(process), signal.SIGKILL)
+    killed = time.monotonic()
+    ended = finished(process)
+    assert time.monotonic() - killed < 45
+    assert ended.status == os.EX_TEMPFAIL
+    line = ended.line("error: ")
+    assert ": a process of this run was lost (" in line
+    assert f"{drill.last} stands: go on with --ckpt_path last. Another number of processes may go on with it." in line
+    (tmp_path / "on").touch()
+    if place == "elsewhere":
+        assert drill.here("--ckpt_path", "last", *ONE_PROCESS) == 0
+    else:
+        assert drill.run("--ckpt_path", "last").status == 0
+    check_like_one_process(unbroken, drill)
+
+
+@pytest.mark.slow
+def test_a_signal_to_any_process_stops_all_at_the_same_window(
+    prepared: Prepared, unbroken: Drill, tmp_path: Path
+) -> None:
+    drill = in_two_processes(prepared, tmp_path)
+    process = drill.start()
+    drill.wait_for("checkpoints/window-000004.ckpt", process)
+    os.kill(child_of(process), signal.SIGTERM)
+    stopped = finished(process)
+    assert stopped.status == 128 + signal.SIGTERM
+    assert stopped.line("stopped by") == f"stopped by SIGTERM. {drill.last} stands: go on with --ckpt_path last."
+    assert 4 < drill.saved[0] < 8
+    assert drill.here("--ckpt_path", "last", *ONE_PROCESS) == 0
+    check_like_one_process(unbroken, drill)
+
+
+@pytest.mark.slow
+def test_a_run_whose_first_process_is_killed_leaves_no_other(prepared: Prepared, tmp_path: Path) -> None:
+    drill = in_two_processes(prepared, tmp_path)
+    process = drill.start()
+    drill.wait_for("checkpoints/window-000004.ckpt", process)
+    process.kill()
+    _, errors = process.communicate(timeout=45)  # the other one has the pipe until it ends
+    assert ": a process of this run was lost (" in Ended(process.returncode, errors).line("error: ")
+    assert drill.saved[0] >= 4
 
 
 # SLURM --------------------------------------------------------------------------------------------

@@ -63,7 +63,6 @@ def dense(gradient: Tensor | None) -> Tensor:
     return gradient.to_dense().clone()
 
 
-
 REWEIGHTERS = {
     "none": Uniform,
     "domain": DomainWeights,

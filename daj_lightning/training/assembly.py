@@ -1,0 +1,136 @@
+"""From the parts that a configuration names to a module ready for its first window: checked, built, started.
+
+Letters: K samples in a window.
+"""
+
+from __future__ import annotations
+
+import time
+
+from lightning import Callback
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+from daj_lightning.bilevel import (
+    FlatView,
+    GradientStore,
+    GradientSum,
+    RecomputedLoss,
+    Setting,
+    TrainingSet,
+    check_optimizer,
+)
+from daj_lightning.data import JudgeData, PairDataset
+from daj_lightning.judge import Judge
+from daj_lightning.records import DajError
+from daj_lightning.training.checks import (
+    check_engine,
+    check_objective,
+    check_precision,
+    check_processes,
+    check_shares,
+)
+from daj_lightning.training.cold_start import ColdStart
+from daj_lightning.training.levels import Level
+from daj_lightning.training.reference import reference_logps
+from daj_lightning.training.resumable import Resumable
+from daj_lightning.training.rollouts import CloseRollouts
+from daj_lightning.training.step import StepReport
+from daj_lightning.training.strategies import ShardedBase
+
+
+class Assembled(Resumable):
+    """The part of the module that Lightning calls before the first window and after the last."""
+
+    judge: Judge
+    inner: Level
+    outer: Level
+    cold_start: ColdStart | None
+    report: StepReport | None
+    flat: FlatView
+    store: GradientStore
+    drops: bool
+    """The judge has dropout, so that its passes draw random numbers."""
+
+    def prepare_data(self) -> None:
+        if self.cold_start is not None:
+            self.cold_start.run(self.data.root / "train.jsonl", self.judge.base)
+
+    def setup(self, stage: str) -> None:
+        check_processes(self.trainer, self.rollouts is not None, stage)
+        self.judge.load()
+        check_precision(str(self.trainer.precision), self.judge.trained_parameters())
+        if stage == "fit" and (self.trainer.max_epochs != 1 or self.trainer.max_steps != -1):
+            raise DajError(
+                "a run is one epoch of data.max_windows windows. Leave trainer.max_epochs and max_steps alone."
+            )
+        if stage == "fit":
+            self.data.load_samples(self.objective.unit, self.rollouts.sampling.max_new_tokens if self.rollouts else 0)
+            check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta)
+            check_objective(self.objective, self.reweighter, self.judge, self.data.num_inner, self.data.num_meta)
+            check_shares(self.trainer.world_size, self.data.num_inner, self.data.num_meta)
+            self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_set)))
+            self.report = None
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, ShardedBase):
+            self.trainer.strategy.shard(self.judge)
+
+    def _num_credits(self, num_windows: int) -> int:
+        """Windows of a run that credit samples."""
+        every, warmup = self.meta_every, self.outer_warmup_windows
+        num_meta = max(num_windows // every - warmup // every, 0)
+        if self.meta_average.decay == 0 or num_meta == 0:
+            return num_meta
+        return num_windows - every * (warmup // every + 1) + 1  # from the first meta batch on
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        inner = self.inner.make_optimizer(self.judge.trained_parameters())
+        check_optimizer(inner)
+        num_windows = self.data.max_windows
+        optimizers, schedules = [inner], [self.inner.make_schedule(inner, num_windows)]
+        if self.learns_weights:
+            outer = self.outer.make_optimizer(self.reweighter.parameters())
+            num_outer = self._num_credits(num_windows) // self.outer_accumulation
+            sparse = any(getattr(module, "sparse", False) for module in self.reweighter.modules())
+            if sparse and self.outer.optimizer != "lazy_adam":
+                raise DajError(
+                    f"an instance table has sparse gradients, which {self.outer.optimizer} does not take. Set "
+                    f"model.outer.optimizer to lazy_adam."
+                )
+            if num_outer == 0:
+                raise DajError(
+                    f"no outer step in {num_windows} windows: outer_warmup_windows={self.outer_warmup_windows}, "
+                    f"meta_every={self.meta_every}, outer_accumulation={self.outer_accumulation}. Lower them, raise "
+                    f"data.max_windows, or use the reweighter Uniform."
+                )
+            optimizers.append(outer)
+            schedules.append(self.outer.make_schedule(outer, num_outer))
+        return optimizers, schedules  # type: ignore[return-value]
+
+    def on_fit_start(self) -> None:
+        self.ranks.agree([*self.judge.trained_parameters(), *self.reweighter.parameters(), *self.reweighter.buffers()])
+        for dataset in (self.data.train_set, self.data.meta_set):
+            if self.objective.needs_reference and isinstance(dataset, PairDataset):
+                directory = self.data.root / "reference"
+                dataset.reference_logp = reference_logps(self.judge, dataset, directory, self.device, self.ranks)
+        if self.rollouts is not None:
+            assert isinstance(self.data, JudgeData)
+            self.rollouts.start(self.judge, self.data.tokenizer, self.data)
+
+    def on_train_start(self) -> None:
+        self.judge.train()  # whatever was measured before: transformers checkpoints activations in train mode only
+        self.flat = FlatView(self.judge.trained_parameters())
+        loss_at = RecomputedLoss(self.judge, self.objective).at
+        own = self.ranks.share(self.data.num_inner)
+        setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at, own)
+        self.drops = bool(self.judge.dropout())
+        self.store = self.engine.start(setting) if self.credits_samples else GradientSum(self.flat)
+        self._start = (time.perf_counter(), self.num_windows)
+        self.resume()
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [CloseRollouts(self.rollouts)] if self.rollouts is not None else []
+
+    def on_fit_end(self) -> None:
+        if self.rollouts is not None:
+            self.rollouts.close()
