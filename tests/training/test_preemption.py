@@ -6,12 +6,57 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lightning import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
+from conftest import Prepared
+from daj_lightning.objectives import GRPO
 from daj_lightning.records import Stopped
+from daj_lightning.rollout import TransformersEngine
+from daj_lightning.training import Rollouts, WindowCheckpoint, last_checkpoint
 from daj_lightning.training.preemption import StopRequests, requeue, requeue_signal
+from tiny import Vowels, toy_data, toy_module, toy_trainer
+
+
+class Signals(Callback):
+    """The process sends itself SIGTERM in the third window."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Closes(TransformersEngine):
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+        super().close()
+
+
+def test_a_run_that_is_stopped_closes_the_engine_of_its_rollouts(prepared: Prepared, tmp_path: Path) -> None:
+    engine = Closes()
+    rollouts = Rollouts(engine, Vowels(), group_size=4, max_new_tokens=12)
+    module = toy_module(prepared.base, objective=GRPO(beta=0.05), rollouts=rollouts)
+    saves = WindowCheckpoint(str(tmp_path / "checkpoints"), every_n_windows=2)
+    try:
+        with pytest.raises(Stopped) as stopped:
+            toy_trainer(tmp_path, [Signals(), saves]).fit(module, toy_data(prepared.root, prepared.base))
+    finally:
+        saves.stop_requests.release()
+    assert stopped.value.code == 143
+    assert last_checkpoint(tmp_path / "checkpoints").name == "window-000003.ckpt"
+    assert engine.closed == 1
+
+
+def test_a_run_that_ends_by_itself_gives_the_signals_back(prepared: Prepared, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    saves = WindowCheckpoint(str(tmp_path / "checkpoints"))
+    toy_trainer(tmp_path, [saves]).fit(toy_module(prepared.base), toy_data(prepared.root, prepared.base, max_windows=2))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
 
 
 @pytest.fixture
