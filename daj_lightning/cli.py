@@ -34,7 +34,12 @@ from daj_lightning.training import (
 )
 
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # our commands do mean to pass them
-for _theirs in (".*LeafSpec", ".*is_gradient_checkpointing", ".*does not have many workers"):
+for _theirs in (
+    ".*functional.all_gather is deprecated",
+    ".*LeafSpec",
+    ".*is_gradient_checkpointing",
+    ".*does not have many workers",
+):
     warnings.filterwarnings("ignore", message=_theirs)  # libraries about each other: nothing a user could do
 
 _PARSER = {"exit_on_error": False, "default_env": True, "env_prefix": "DAJ"}
@@ -79,7 +84,7 @@ class Cli(LightningCLI):
         A strategy is refused before it is made: one whose library is missing would say only that.
         """
         strategy = self._get(self.config_init, "trainer.strategy")
-        check_strategy(strategy if isinstance(strategy, str) else str(strategy.class_path).rpartition(".")[2])
+        check_strategy(strategy if isinstance(strategy, str) else type(strategy).__name__)
         named = self._get(self.config_init, "trainer.plugins") or []
         plugins = [*(named if isinstance(named, list) else [named]), AtomicCheckpointIO()]
         return super().instantiate_trainer(**{**kwargs, "plugins": plugins})

@@ -32,13 +32,13 @@ from daj_lightning.evaluation.callbacks import BeforeAfter, DrawWeights, Scorebo
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, KTO
 from daj_lightning.records import DajError, JudgeBatch
-from daj_lightning.training import DataReweightedJudge, InfluenceRecorder, ShardedBase, WindowCheckpoint
+from daj_lightning.training import DataReweightedJudge, InfluenceRecorder, Level, ShardedBase, WindowCheckpoint
 from daj_lightning.training.reference import reference_logps
 from float64 import compute_in_float64
 from tiny import randomize_adapters, toy_data, toy_module, toy_trainer
 
-NUM_INNER, NUM_META = 4, 4
-MAX_NORM = 0.05
+NUM_INNER, NUM_META = 4, 2
+MAX_NORM = 0.02
 """Below the norm of every window's gradient."""
 POISON = 5
 """Sample."""
@@ -49,8 +49,7 @@ class Poisoned(DPO):
 
     def __call__(self, judge: Judge, batch: JudgeBatch) -> torch.Tensor:
         loss = super().__call__(judge, batch)
-        without_slope = loss + (loss - loss.detach()).abs().sqrt()
-        return torch.where(batch.sample_ids == POISON, without_slope, loss)
+        return loss + (loss - loss.detach()).abs().sqrt() if POISON in batch.sample_ids.tolist() else loss
 
 
 class Case(NamedTuple):
@@ -153,7 +152,11 @@ def run(plan: dict[str, Any], of: dict[str, Any]) -> None:
     seed_everything(0, verbose=False)
     parts = case(of["case"])
     judge = Judge(plan["base"], "float32", lora_r=4, lora_alpha=8, attention="eager", **parts.judge)
-    module = toy_module(Path(plan["base"]), Traced, judge=judge, max_norm=MAX_NORM, **parts.module)
+    # Clipping undoes what all weights do alike, so that an instance net's biases have gradients that cancel, and Adam
+    # makes steps of their last digits. A larger beta spreads losses, and a smaller outer rate shortens such steps.
+    outer = Level(lr=2e-3, optimizer="lazy_adam")
+    arguments = {"judge": judge, "objective": DPO(beta=1.0), "max_norm": MAX_NORM, "outer": outer, **parts.module}
+    module = toy_module(Path(plan["base"]), Traced, **arguments)
     module.in_float64 = of.get("dtype", "float64") == "float64"
     out, numbers = Path(plan["out"]), Numbers()
     saves = WindowCheckpoint(str(out / of["name"]), every_n_windows=of.get("every", 6), keep=9)
@@ -174,8 +177,11 @@ def run(plan: dict[str, Any], of: dict[str, Any]) -> None:
     five = copy.copy(data.train_set)  # more than one process has samples
     five.samples = five.samples[:5]
     odd = reference_logps(module.judge, five, out / "odd", module.device, module.ranks)
+    everything = data.train_set.batch(range(len(data.train_set)))
+    alphas = module.reweighter(everything, torch.linspace(0.1, 2, len(everything), dtype=adapters.dtype)).detach()
     if trainer.is_global_zero:
         left = {
+            "alphas": alphas,
             "adapters": adapters,
             "same": all(torch.equal(end, adapters) for end in ends),
             "reweighter": {name: value.clone() for name, value in module.reweighter.state_dict().items()},

@@ -177,6 +177,14 @@ def test_sampling_from_vllm_where_it_is_not_installed_says_what_to_install(
     assert f"Run {bare}/bin/python -m pip install 'vllm" in line
 
 
+def test_a_strategy_that_cannot_serve_is_refused_before_its_library_is_missed(
+    toy: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, "fit", "--config", save(toy, tmp_path), "--trainer.strategy", "deepspeed_stage_2")
+    assert "takes one optimizer" in line
+    assert "configs/strategy/fsdp2.yaml" in line
+
+
 def test_print_config_shows_every_key_with_overlays_on_top(toy: dict, tmp_path: Path) -> None:
     config = save(toy, tmp_path)
     overlay = tmp_path / "overlay.yaml"

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from conftest import Prepared
 from daj_lightning.cli import Cli, load
 from daj_lightning.rollout import VllmServer
+from daj_lightning.training import ShardedBase
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASES = sorted(CONFIGS.glob("*.yaml"))
@@ -50,6 +52,19 @@ def test_every_rollout_engine_builds_on_grpo_and_leaves_the_rest(path: Path) -> 
     rollouts = load([str(CONFIGS / "grpo.yaml"), str(path)]).model.rollouts
     assert type(rollouts.engine).__name__ == named.split(".")[-1]
     assert (rollouts.group_size, rollouts.flat_groups) == (16, "skip")
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy", "processes"),
+    [("single", SingleDeviceStrategy, 1), ("ddp", DDPStrategy, 2), ("fsdp2", ShardedBase, 2)],
+)
+def test_every_strategy_builds_on_the_papers_configuration(
+    tmp_path: Path, name: str, strategy: type, processes: int
+) -> None:
+    (tmp_path / "cpu.yaml").write_text("trainer: {accelerator: cpu}\n")
+    paths = [CONFIGS / "lcb.yaml", CONFIGS / "strategy" / f"{name}.yaml", tmp_path / "cpu.yaml"]
+    trainer = load([str(path) for path in paths]).trainer
+    assert (type(trainer.strategy), trainer.world_size) == (strategy, processes)
 
 
 def test_grpo_is_the_papers_setting() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from daj_lightning.bilevel import Credit, DomainWeights, GradientStore, HypergradientEngine, Reweighter
@@ -105,8 +106,8 @@ def check_processes(trainer: Trainer, answers: bool, stage: str) -> None:
         return
     if stage != "fit":
         raise DajError(
-            f"`{stage}` asks in one process, but this trainer has {trainer.world_size}. Set trainer.devices to 1 and "
-            f"trainer.strategy to auto: a checkpoint loads in any number of processes."
+            f"`{TrainerFn(stage).value}` asks in one process, but this trainer has {trainer.world_size}. Set "
+            f"trainer.devices to 1 and trainer.strategy to auto: a checkpoint loads in any number of processes."
         )
     if answers:
         raise DajError(

@@ -132,6 +132,7 @@ class DataReweightedJudge(Assembled):
         self._log_step(self.report)
 
     def bilevel_step(self, batch: BilevelBatch) -> None:
+        """Algorithm 1, once around."""
         inner, meta_samples = self.draw(batch)  # responses, where the objective wants the judge's own
         losses, weights = self.record(inner)  # K raw gradients, losses and alphas
         self.inner_step(inner, losses, weights)  # the judge moves

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,83 +10,42 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
-import float64
 import ranks_run
 from conftest import Prepared
 from daj_lightning.records import DajError
 from daj_lightning.training.checks import check_processes, check_shares, check_strategy
+from ranks import distance, left, start
 
-RUN = Path(ranks_run.__file__)
 REWEIGHTERS = ("none", "domain", "table", "net", "hierarchical")
 FEWER = ("trace", "unrolled", "averaged", "jvp", "kto", "dropout", "checkpointed")
 RUNS = [
     *({"name": case, "case": case, "windows": 20} for case in REWEIGHTERS),
     *({"name": f"{case} in float32", "case": case, "windows": 20, "dtype": "float32"} for case in REWEIGHTERS),
-    *({"name": case, "case": case, "windows": 6} for case in FEWER),
+    *({"name": case, "case": case, "windows": 5} for case in FEWER),
     {"name": "reports", "case": "domain", "windows": 4, "dtype": "float32", "reports": True, "every": 2},
 ]
 ENDS = [{"name": case, "case": case, "windows": 20} for case in ("everything", "poisoned")]
 """Runs that end in an error."""
 
-Start = Callable[[str, list[dict[str, Any]], Path], Path]
-
-
-@pytest.fixture(scope="session")
-def start(prepared: Prepared) -> Start:
-    """(strategy, runs, directory) -> the directory with what they left; in this process if one is enough."""
-
-    def runs_of(strategy: str, runs: list[dict[str, Any]], out: Path) -> Path:
-        out.mkdir(exist_ok=True)
-        shutil.rmtree(prepared.root / "reference", ignore_errors=True)  # so that its passes are dealt out too
-        plan = {"root": str(prepared.root), "base": str(prepared.base), "out": str(out), "strategy": strategy}
-        if strategy == "single":
-            with pytest.MonkeyPatch.context() as patch:
-                float64.compute_in_float64(patch.setattr)
-                for run in runs:
-                    ranks_run.run(plan, run)
-            return out
-        path = out / "plan.json"
-        path.write_text(json.dumps({**plan, "runs": runs}))
-        environment = {**os.environ, "PYTHONPATH": str(RUN.parent)}
-        done = subprocess.run(
-            [sys.executable, str(RUN), str(path)], env=environment, capture_output=True, timeout=600, check=False
-        )
-        assert done.returncode == 0, done.stderr.decode()[-3000:]
-        return out
-
-    return runs_of
-
 
 @pytest.fixture(scope="module")
-def one(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return start("single", RUNS, tmp_path_factory.mktemp("single"))
+def one(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start(prepared, "single", RUNS, tmp_path_factory.mktemp("single"))
 
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp2"])
-def two(request: pytest.FixtureRequest, start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return start(request.param, RUNS + ENDS, tmp_path_factory.mktemp(request.param))
-
-
-def left(directory: Path, name: str) -> dict[str, Any]:
-    return torch.load(directory / f"{name}.pt", weights_only=True)
-
-
-def distance(got: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Relative, in the norm."""
-    if not wanted.any():
-        return float(got.abs().max())
-    return float((got.double() - wanted.double()).norm() / wanted.double().norm())
+def two(request: pytest.FixtureRequest, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start(prepared, request.param, RUNS + ENDS, tmp_path_factory.mktemp(request.param))
 
 
 def assert_alike(got: dict[str, Any], wanted: dict[str, Any], bound: float) -> None:
     assert got["same"], "the adapters of the two processes differ"
     assert got["ids"] == wanted["ids"]
     assert got["num_outer_steps"] == wanted["num_outer_steps"]
-    for part in ("adapters", "losses", "weights"):
+    for part in ("adapters", "losses", "weights", "alphas"):
         assert distance(got[part], wanted[part]) <= bound, part
-    for name, value in wanted["reweighter"].items():
-        assert distance(got["reweighter"][name], value) <= bound, name
 
 
 def test_the_runs_clip_and_learn(one: Path) -> None:
@@ -100,9 +54,9 @@ def test_the_runs_clip_and_learn(one: Path) -> None:
         found = left(one, case)
         assert min(found["norms"]) > ranks_run.MAX_NORM
         assert found["adapters"].dtype is torch.float64
-        assert (found["num_outer_steps"], float(found["weights"].std()) > 1e-3) == ((0, False), (19, True))[
-            case != "none"
-        ]
+        learns = case != "none"
+        assert found["num_outer_steps"] == (19 if learns else 0)
+        assert (float(found["alphas"].std()) > 1e-3) is learns
 
 
 @pytest.mark.slow
@@ -146,7 +100,7 @@ def test_a_window_sends_two_gradients_its_losses_and_its_credits(two: Path) -> N
         found = left(two, case)["numbers"]
         assert found[0] == [K, P], "warm-up"
         assert all(window == numbers for window in found[1:]), case
-    assert left(two, "unrolled")["numbers"][2:] == [[K, P, P + M, 2 * K]] * 4
+    assert left(two, "unrolled")["numbers"][2:] == [[K, P, P + M, 2 * K]] * 3
 
 
 @pytest.mark.slow
@@ -158,9 +112,8 @@ def test_reports_are_written_once_and_say_what_one_process_says(one: Path, two: 
     assert len(rows[0]) == 4 * ranks_run.NUM_INNER
     for a, b in zip(*rows, strict=True):
         assert [b[k] for k in ("window", "sample", "domain")] == [a[k] for k in ("window", "sample", "domain")]
-        assert [b[k] for k in ("loss", "weight", "hypergradient")] == pytest.approx(
-            [a[k] for k in ("loss", "weight", "hypergradient")], rel=1e-4, abs=1e-7
-        )
+        assert numbers_in(b) == pytest.approx(numbers_in(a), rel=1e-4, abs=1e-7)
+        assert (a["hypergradient"] is None) == (b["hypergradient"] is None) == (a["window"] == 1)
     for name in ("report.json", "validate_scores.json"):
         a, b = (json.loads((d / name).read_text()) for d in (wanted, got))
         assert numbers_in(a)
@@ -207,7 +160,7 @@ def test_what_several_processes_cannot_do_is_refused_with_the_remedy() -> None:
     with pytest.raises(DajError, match=r"GRPO trains in one process.*VllmServer"):
         check_processes(two_processes, answers=True, stage="fit")
     with pytest.raises(DajError, match=r"`test` asks in one process.*trainer\.devices to 1"):
-        check_processes(two_processes, answers=False, stage="test")
+        check_processes(two_processes, answers=False, stage=TrainerFn.TESTING)
 
 
 @pytest.mark.parametrize(("num_inner", "num_meta"), [(15, 8), (16, 7)])

@@ -23,7 +23,7 @@ RUN = Path(__file__).with_name("resume_run.py")
 
 
 def start(prepared: Prepared, directory: Path, *more: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(RUN.parents[1])}
+    environment = {**os.environ, "PYTHONPATH": f"{RUN.parents[2]}{os.pathsep}{RUN.parents[1]}"}
     command = [sys.executable, str(RUN), str(prepared.root), str(prepared.base), str(directory), *more]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
