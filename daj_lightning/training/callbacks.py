@@ -28,7 +28,7 @@ from daj_lightning.training.checkpoint import (
     remove_checkpoint,
     remove_leftovers,
 )
-from daj_lightning.training.failures import lost_peer
+from daj_lightning.training.failures import is_lost_peer, lost_peer
 from daj_lightning.training.module import DataReweightedJudge
 from daj_lightning.training.peers import end_with_a_line
 from daj_lightning.training.preemption import StopRequests, requeue, requeue_signal
@@ -137,6 +137,8 @@ class WindowCheckpoint(Checkpoint):
             else:
                 rank_zero_warn(f"{problem}. {self.stop_requests.standing}", stacklevel=2)
         wanted = requeue_signal(trainer._accelerator_connector.cluster_environment)
+        if "Timed out" in str(exception) and is_lost_peer(exception) and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # it may never hear of anything again
         if not isinstance(exception, Stopped):
             self.stop_requests.release()
         elif trainer.is_global_zero:

@@ -61,7 +61,8 @@ def lost_peer(what: str, num_windows: int, directory: str | Path | None) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
+    """Without the place in torch's or gloo's source that it may begin with."""
+    return re.sub(r"^\[\S+\] ", "", str(error).partition("\n")[0])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
