@@ -5,6 +5,7 @@ fit, validate and test are Lightning's; the others are functions of daj_lightnin
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import sys
@@ -17,7 +18,7 @@ from jsonargparse import ArgumentParser
 from daj_lightning.commands.data import import_graded, label, pairs, prepare, sample
 from daj_lightning.commands.judge import export, select, serve
 from daj_lightning.commands.measure import audit, evaluate, kernels, plan, score
-from daj_lightning.records import DajError
+from daj_lightning.records import DajError, Stopped
 
 LIGHTNING = ("fit", "validate", "test")
 
@@ -40,7 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a user's mistake is one line on stderr and exit status 2."""
+    """Run one command. A user's mistake is one line on stderr and exit status 2; a signal, 128 + its number."""
     args = sys.argv[1:] if argv is None else argv
     try:
         if args[:1] in (["-h"], ["--help"]):
@@ -61,6 +62,15 @@ def main(argv: list[str] | None = None) -> int:
             call(COMMANDS[args[0]], args)
     except DajError as error:
         print(f"error: {error}", file=sys.stderr)
+        return error.status
+    except Stopped as stopped:
+        if stopped.told:
+            print(stopped.told, file=sys.stderr)
+        return int(stopped.code or 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: the disk is full: {error}. Free some of it and give the command again.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

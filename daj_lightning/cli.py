@@ -24,10 +24,13 @@ from daj_lightning.records import DajError
 from daj_lightning.training import (
     AtomicCheckpointIO,
     DataReweightedJudge,
+    StopRequests,
     WindowCheckpoint,
     check_strategy,
+    failure,
     is_whole,
     last_checkpoint,
+    last_or_new,
 )
 
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # our commands do mean to pass them
@@ -90,11 +93,23 @@ class Cli(LightningCLI):
         """Does nothing: Lightning would let a checkpoint's hyper-parameters beat the command line."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if self._runs:
-            super()._run_subcommand(subcommand)
+        if not self._runs:
+            return
+        saver = self._saver() if subcommand == "fit" else None
+        try:
+            with saver.stop_requests if saver else StopRequests():
+                super()._run_subcommand(subcommand)
+        except (OSError, RuntimeError, MemoryError) as error:
+            if (told := failure(error, self.model.num_windows, saver.dirpath if saver else None)) is None:
+                raise
+            raise told from error
+
+    def _saver(self) -> WindowCheckpoint | None:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return next((callback for callback in callbacks if isinstance(callback, WindowCheckpoint)), None)
 
     def before_fit(self) -> None:
-        self._find_checkpoint()
+        self._find_checkpoint(may_start=True)
 
     def before_validate(self) -> None:
         self._find_checkpoint()
@@ -102,24 +117,33 @@ class Cli(LightningCLI):
     def before_test(self) -> None:
         self._find_checkpoint()
 
-    def _find_checkpoint(self) -> None:
+    def _find_checkpoint(self, may_start: bool = False) -> None:
         arguments = self.config_init[self.config["subcommand"]]
-        arguments["ckpt_path"] = self.resolve_checkpoint(arguments.get("ckpt_path"))
+        arguments["ckpt_path"] = self.resolve_checkpoint(arguments.get("ckpt_path"), may_start)
 
-    def resolve_checkpoint(self, ckpt_path: str | None) -> str | None:
-        """The file that `--ckpt_path` means; "last" is the newest undamaged one in the run's directory."""
+    def resolve_checkpoint(self, ckpt_path: str | None, may_start: bool = False) -> str | None:
+        """The file that `--ckpt_path` means.
+
+        "last" is the newest undamaged one in the run's directory. "last-or-new", for scripts that are run again and
+        again, is the same, or None where there is none yet and the command `may_start` a run.
+        """
         if ckpt_path is None:
             return None
-        if ckpt_path != "last":
+        if ckpt_path not in ("last", "last-or-new"):
             if not is_whole(ckpt_path):
                 raise DajError(f"--ckpt_path {ckpt_path!r} is missing or damaged. Name a whole one, or use 'last'.")
             return ckpt_path
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WindowCheckpoint):
-                return str(last_checkpoint(callback.dirpath))
-        raise DajError(
-            "--ckpt_path last: the configuration has no WindowCheckpoint in trainer.callbacks. Name the file."
-        )
+        if (saver := self._saver()) is None:
+            raise DajError(
+                f"--ckpt_path {ckpt_path}: the configuration has no WindowCheckpoint in trainer.callbacks. Name the "
+                f"file."
+            )
+        if ckpt_path == "last":
+            return str(last_checkpoint(saver.dirpath))
+        if not may_start:
+            raise DajError("--ckpt_path last-or-new is for fit, which can start anew. Use 'last'.")
+        found = last_or_new(saver.dirpath)
+        return None if found is None else str(found)
 
 
 class _SaveFitConfig(SaveConfigCallback):

@@ -8,6 +8,7 @@ Letters: B samples, n rows of tokens a sample, R = n B rows, T tokens.
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -21,8 +22,29 @@ if TYPE_CHECKING:
 class DajError(ValueError):
     """A mistake of the user's input; its text says what came, what was wanted and what to do.
 
-    The command line prints it as one line and exits with 2. Bugs of ours raise anything else.
+    The command line prints it as one line and exits with `status`. Bugs of ours raise anything else.
     """
+
+    status = 2
+
+
+class LostPeerError(DajError):
+    """A process of the run is gone, or out of reach. The same command, given again, goes on."""
+
+    status = os.EX_TEMPFAIL
+
+
+class Stopped(SystemExit):
+    """A signal asked the process to stop, and it did so at a place of its own choosing.
+
+    Args:
+        status: of the process: 128 + the signal's number.
+        told: one line for the user, which the command line prints.
+    """
+
+    def __init__(self, status: int, told: str) -> None:
+        super().__init__(status)
+        self.told = told
 
 
 Unit = Literal["pair", "chosen", "response", "prompt"]

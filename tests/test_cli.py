@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from conftest import Prepared
 from daj_lightning.__main__ import COMMANDS, as_options, main
 from daj_lightning.kernels.dispatch import OPS
-from tiny import TOY_DOMAINS, ToySource
+from tiny import TOY_DOMAINS, ToySource, toy_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -27,47 +27,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 @pytest.fixture
 def toy(prepared: Prepared, tmp_path: Path) -> dict[str, Any]:
     """A configuration of six windows that runs in seconds; each test spoils one thing in it."""
-    return {
-        "trainer": {
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_progress_bar": False,
-            "default_root_dir": str(tmp_path),
-            "callbacks": [
-                {
-                    "class_path": "daj_lightning.training.WindowCheckpoint",
-                    "init_args": {"dirpath": str(tmp_path / "checkpoints"), "every_n_windows": 2},
-                },
-                {
-                    "class_path": "daj_lightning.evaluation.Scoreboard",
-                    "init_args": {"path": str(tmp_path / "scores.json")},
-                },
-                {"class_path": "daj_lightning.evaluation.BeforeAfter", "init_args": {"directory": str(tmp_path)}},
-            ],
-        },
-        "model": {
-            "judge": {
-                "class_path": "daj_lightning.judge.Judge",
-                "init_args": {"base": str(prepared.base), "base_dtype": "float32", "lora_r": 4, "lora_alpha": 8},
-            },
-            "reweighter": {"class_path": "daj_lightning.bilevel.DomainWeights"},
-            "inner": {"lr": 1e-3},
-            "outer": {"lr": 1e-2, "optimizer": "lazy_adam"},
-            "outer_warmup_windows": 1,
-            "sampling": {"max_new_tokens": 12},
-        },
-        "data": {
-            "source": {"class_path": "tiny.ToySource"},
-            "responses": {"class_path": "daj_lightning.data.TemplatedResponses"},
-            "root": str(prepared.root),
-            "template": "compact",
-            "domains": list(TOY_DOMAINS),
-            "num_inner": 4,
-            "num_meta": 2,
-            "max_windows": 6,
-            "max_length": 256,
-        },
-    }
+    return toy_config(prepared.root, prepared.base, tmp_path)
 
 
 def save(config: dict[str, Any], tmp_path: Path) -> str:
@@ -165,6 +125,18 @@ def test_an_optimizer_without_a_known_jacobian_is_refused(toy: dict, tmp_path: P
 def test_last_with_nothing_to_resume_does_not_start_anew(toy: dict, tmp_path: Path, capsys: Any) -> None:
     config = save(toy, tmp_path)
     assert "no usable checkpoint" in refused(capsys, "fit", "--config", config, "--ckpt_path", "last")
+
+
+def test_last_or_new_starts_goes_on_and_refuses_to_throw_a_run_away(toy: dict, tmp_path: Path, capsys: Any) -> None:
+    toy["trainer"]["limit_val_batches"] = 0
+    command = ["fit", "--config", save(toy, tmp_path), "--ckpt_path", "last-or-new"]
+    assert main(command) == 0
+    assert main(command) == 0, "it goes on"
+    assert not (tmp_path / "checkpoints.1").exists(), "and starts nothing"
+    for path in (tmp_path / "checkpoints").glob("*.ckpt"):
+        path.write_bytes(b"")
+    assert "no usable checkpoint" in refused(capsys, *command)
+    assert "Use 'last'" in refused(capsys, "test", *command[1:])
 
 
 def test_a_candidate_without_code_is_refused_before_the_judge_is_loaded(tmp_path: Path, capsys: Any) -> None:

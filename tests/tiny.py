@@ -158,3 +158,48 @@ def toy_trainer(directory: Path, callbacks: Sequence[Callback] = (), **overrides
         "callbacks": list(callbacks),
     }
     return Trainer(**{**arguments, **overrides})
+
+
+def toy_config(root: Path, base: Path, directory: Path) -> dict[str, Any]:
+    """The same as a configuration file, for the command line: six windows, in seconds."""
+    return {
+        "trainer": {
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_progress_bar": False,
+            "default_root_dir": str(directory),
+            "callbacks": [
+                {
+                    "class_path": "daj_lightning.training.WindowCheckpoint",
+                    "init_args": {"dirpath": str(directory / "checkpoints"), "every_n_windows": 2},
+                },
+                {
+                    "class_path": "daj_lightning.evaluation.Scoreboard",
+                    "init_args": {"path": str(directory / "scores.json")},
+                },
+                {"class_path": "daj_lightning.evaluation.BeforeAfter", "init_args": {"directory": str(directory)}},
+            ],
+        },
+        "model": {
+            "judge": {
+                "class_path": "daj_lightning.judge.Judge",
+                "init_args": {"base": str(base), "base_dtype": "float32", "lora_r": 4, "lora_alpha": 8},
+            },
+            "reweighter": {"class_path": "daj_lightning.bilevel.DomainWeights"},
+            "inner": {"lr": 1e-3},
+            "outer": {"lr": 1e-2, "optimizer": "lazy_adam"},
+            "outer_warmup_windows": 1,
+            "sampling": {"max_new_tokens": 12},
+        },
+        "data": {
+            "source": {"class_path": "tiny.ToySource"},
+            "responses": {"class_path": "daj_lightning.data.TemplatedResponses"},
+            "root": str(root),
+            "template": "compact",
+            "domains": list(TOY_DOMAINS),
+            "num_inner": 4,
+            "num_meta": 2,
+            "max_windows": 6,
+            "max_length": 256,
+        },
+    }

@@ -6,9 +6,11 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +67,34 @@ def sha256_of(path: str | Path) -> str | None:
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     """All records or no file, one at a time; returns how many."""
     number = 0
-    with _beside(path).open("w", encoding="utf-8") as file:
+    with written_whole(path) as beside, beside.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(dataclasses.asdict(record), default=str) + "\n")
             number += 1
-    shutil.move(_beside(path), path)
     return number
 
 
 def write_whole(path: Path, text: str) -> None:
-    """All of the file or none of it: written beside it, then renamed."""
-    _beside(path).write_text(text, encoding="utf-8")
-    shutil.move(_beside(path), path)
+    """All of the file or none of it."""
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` once it is written, and goes if it cannot be.
+
+    Raises:
+        OSError: of whoever writes, with the name of the file.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        yield beside
+        shutil.move(beside, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a failed write does not say of which file
+            error.strerror, error.filename = os.strerror(error.errno), str(path)
+        raise
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +15,9 @@ import torch
 
 from conftest import Prepared
 from daj_lightning.records import DajError
-from daj_lightning.training import AtomicCheckpointIO, last_checkpoint
-from daj_lightning.training.checkpoint import checkpoints, is_whole
+from daj_lightning.training import AtomicCheckpointIO, UnwrittenError, last_checkpoint
+from daj_lightning.training.checkpoint import checkpoint_path, checkpoints, is_whole
+from drills import same
 
 RUN = Path(__file__).with_name("resume_run.py")
 
@@ -31,17 +31,6 @@ def start(prepared: Prepared, directory: Path, *more: str) -> subprocess.Popen[b
 def finish(process: subprocess.Popen[bytes]) -> None:
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors.decode()[-2000:]
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal to the last bit, all the way down."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +93,25 @@ def test_a_half_written_checkpoint_is_not_one(tmp_path: Path) -> None:
     newer.rename(newer.with_name(newer.name + ".part"))
     assert checkpoints(tmp_path) == [older]
     assert is_whole(older)
+
+
+def test_the_newest_checkpoint_has_most_windows_however_long_their_number(tmp_path: Path) -> None:
+    for number in (999_999, 1_000_000, 4):
+        AtomicCheckpointIO().save_checkpoint({}, checkpoint_path(tmp_path, number))
+    assert [path.stem for path in checkpoints(tmp_path)] == ["window-1000000", "window-999999", "window-000004"]
+
+
+def test_a_directory_that_cannot_be_written_to_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnwrittenError, match=r"cannot write checkpoint .*window-000004.ckpt: Not a directory\. Make"):
+        AtomicCheckpointIO().save_checkpoint({}, checkpoint_path(tmp_path / "file" / "checkpoints", 4))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_checkpoint_with_something_that_cannot_be_saved_is_our_bug_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="pickle"):
+        AtomicCheckpointIO().save_checkpoint({"x": lambda: 0}, checkpoint_path(tmp_path, 4))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_last_with_nothing_to_find_is_an_error(tmp_path: Path) -> None:
