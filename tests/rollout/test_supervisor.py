@@ -147,7 +147,6 @@ def test_a_restarted_server_gets_its_port_again(tmp_path: Path) -> None:
 def test_a_time_limit_counts_all_of_an_answer() -> None:
     """A byte now and then does not buy more time."""
     with socket.create_server((HOST, 0)) as listener:
-
         def serve() -> None:
             connection, _ = listener.accept()
             with connection:

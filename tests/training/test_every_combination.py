@@ -63,6 +63,7 @@ def dense(gradient: Tensor | None) -> Tensor:
     return gradient.to_dense().clone()
 
 
+
 REWEIGHTERS = {
     "none": Uniform,
     "domain": DomainWeights,
