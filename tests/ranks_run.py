@@ -74,6 +74,7 @@ def case(name: str) -> Case:
         "kto": lambda: Case({"reweighter": InstanceTable(), "objective": KTO()}),
         "dropout": lambda: Case({"reweighter": InstanceTable()}, {"lora_dropout": 0.2}),
         "checkpointed": lambda: Case({"reweighter": InstanceTable()}, {"gradient_checkpointing": True}),
+        "packed": lambda: Case({"reweighter": InstanceTable(), "micro_batch_size": 2, "packing": True}),
         "poisoned": lambda: Case({"objective": Poisoned()}),
         "everything": lambda: Case({}, {"trains": "everything"}),
     }
