@@ -74,7 +74,9 @@ def case(name: str) -> Case:
         "kto": lambda: Case({"reweighter": InstanceTable(), "objective": KTO()}),
         "dropout": lambda: Case({"reweighter": InstanceTable()}, {"lora_dropout": 0.2}),
         "checkpointed": lambda: Case({"reweighter": InstanceTable()}, {"gradient_checkpointing": True}),
-        "packed": lambda: Case({"reweighter": InstanceTable(), "micro_batch_size": 2, "packing": True}),
+        "packed": lambda: Case(
+            {"reweighter": InstanceTable(), "micro_batch_size": 2, "packing": True}, {"attention": "sdpa"}
+        ),
         "poisoned": lambda: Case({"objective": Poisoned()}),
         "everything": lambda: Case({}, {"trains": "everything"}),
     }
@@ -152,7 +154,7 @@ def reports(directory: Path) -> list[Callback]:
 def run(plan: dict[str, Any], of: dict[str, Any]) -> None:
     seed_everything(0, verbose=False)
     parts = case(of["case"])
-    judge = Judge(plan["base"], "float32", lora_r=4, lora_alpha=8, attention="eager", **parts.judge)
+    judge = Judge(plan["base"], "float32", lora_r=4, lora_alpha=8, **({"attention": "eager"} | parts.judge))
     # Clipping undoes what all weights do alike, so that an instance net's biases have gradients that cancel, and Adam
     # makes steps of their last digits. A larger beta spreads losses, and a smaller outer rate shortens such steps.
     outer = Level(lr=2e-3, optimizer="lazy_adam")

@@ -109,7 +109,7 @@ class Ours:
         if packing:
             self.judge.pack_rows()
         splitter = bilevel.PerSampleGradients(self.judge)
-        setting = bilevel.Setting(self.flat, K, 1, bilevel.RecomputedLoss(self.judge, OBJECTIVE).at, splitter)
+        setting = bilevel.Setting(self.flat, K, 1, bilevel.RecomputedLoss(self.judge, OBJECTIVE).at, splitter=splitter)
         self.store = engine.start(setting) if engine else bilevel.GradientSum(self.flat)
 
     def run(self) -> None:

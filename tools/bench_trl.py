@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import daj_lightning.bilevel as bilevel
-from daj_lightning.data import JudgeData, PairDataset, SampleStream
+from daj_lightning.data import JudgeData, PairDataset
 from daj_lightning.judge import Judge
 from daj_lightning.records import Pair, Unit
 from daj_lightning.training import DataReweightedJudge, Level
@@ -72,10 +72,10 @@ class RandomData(JudgeData):
         self.tokenizer = word_tokenizer()
 
     def load_samples(self, unit: Unit, max_new_tokens: int = 0) -> None:
-        self.train_set = PairDataset(self.pairs, self.tokenizer, self.domains, self.max_length)
-        self.meta_set = PairDataset(self.pairs[:1], self.tokenizer, self.domains, self.max_length)
-        self.train_stream = SampleStream(len(self.train_set), self.seed, "train")
-        self.meta_stream = SampleStream(len(self.meta_set), self.seed, "meta")
+        train, meta = (
+            PairDataset(pairs, self.tokenizer, self.domains, self.max_length) for pairs in (self.pairs, self.pairs[:1])
+        )
+        self.take_in(train, meta)
 
     def prepare_data(self) -> None:
         pass
@@ -95,6 +95,7 @@ def train_ours(problem: Problem, data: RandomData) -> list[nn.Parameter]:
 
 def train_trl(problem: Problem, data: RandomData) -> list[nn.Parameter]:
     """The same pairs in the order in which our loader draws them."""
+    data.load_samples("pair")
     drawn = [data.pairs[i] for i in data.train_stream.take(0, len(data.pairs))]
     rows = [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in drawn]
     base = random_base(torch.float32)

@@ -138,7 +138,9 @@ class Judge(nn.Module):
         Raises:
             DajError: not with this model.
         """
-        let_pack(self.causal_lm)
+        for model in (self.causal_lm, self.frozen):
+            if model is not None:
+                let_pack(model)
         self.packing = True
 
     @property

@@ -137,4 +137,5 @@ def make_plan(
 
 
 def write_plan(plan: Plan, path: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(plan.record(), indent=1) + "\n", encoding="utf-8")

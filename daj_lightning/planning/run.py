@@ -22,6 +22,7 @@ from daj_lightning.objectives import GRPO, KTO, ORPO
 from daj_lightning.records import DajError
 from daj_lightning.rollout import TransformersEngine, VllmColocated
 from daj_lightning.training import DataReweightedJudge
+from daj_lightning.training.checks import check_shares
 
 Keeps = Literal["rows", "directions", "differences", "tangents", "nothing"]
 """What stands behind the hypergradient: BankEngine, JvpEngine, FiniteDifferenceEngine, TraceEngine, or no weights."""
@@ -119,6 +120,7 @@ def read_run(
     """
     if not 1 <= devices <= min(data.num_inner, data.num_meta):
         raise DajError(f"--devices {devices}: a window's {data.num_inner} and {data.num_meta} samples need 1 or more.")
+    check_shares(devices, data.num_inner, data.num_meta)
     judge = module.judge
     if judge.trains == "everything":
         raise DajError(
@@ -152,7 +154,7 @@ def read_run(
         hidden=config.hidden_size,
         vocabulary=config.vocab_size,
         attention_width=config.num_attention_heads * head_width,
-        cache_width=2 * config.num_key_value_heads * head_width,
+        cache_width=2 * getattr(config, "num_key_value_heads", config.num_attention_heads) * head_width,
         linear_numbers=sum(
             m.weight.numel() for m in decoder.modules() if isinstance(m, nn.Linear) and not m.weight.requires_grad
         ),

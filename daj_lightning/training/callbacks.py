@@ -78,7 +78,6 @@ class WindowCheckpoint(Checkpoint):
         self.stop_requests.listen()
         if (wanted := requeue_signal(environment)) is not None:
             self.stop_requests.listen([wanted])
-        self.stop_requests.is_answered_for = not (trainer.is_global_zero or environment.creates_processes_externally)
         end_with_a_line(lambda: _peer_line(pl_module, self.dirpath), self._is_ending)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -107,15 +106,17 @@ class WindowCheckpoint(Checkpoint):
         assert isinstance(pl_module, DataReweightedJudge)
         done, end = pl_module.num_windows, pl_module.data.max_windows
         self._is_stopping = self.stop_requests.agree(trainer.strategy)
-        due = done % self.every_n_windows == 0 or done == end or self._is_stopping
-        if due or _validation_follows(trainer, batch_idx):
-            self._save(trainer, done, must=done == end or self._is_stopping)
-        self.stop_requests.holds = done < end or self._is_stopping
+        ends = done == end or trainer.should_stop or self._is_stopping
+        if ends or done % self.every_n_windows == 0 or _validation_follows(trainer, batch_idx):
+            self._save(trainer, done, must=ends)
+        if ends and not self._is_stopping:
+            self._let_go(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """It may take longer than a scheduler waits; the window before it is saved."""
         self._stop_if_asked()
-        self.stop_requests.holds = False
+        self._let_go(trainer)
+        self._stop_if_asked()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DataReweightedJudge)
@@ -132,7 +133,8 @@ class WindowCheckpoint(Checkpoint):
         if isinstance(exception, RolloutError) and trainer.training and trainer.train_dataloader is not None:
             assert isinstance(trainer.train_dataloader, BilevelLoader)
             trainer.train_dataloader.next_window = pl_module.num_windows  # the batch in hand was not trained on
-            if (problem := self._write(trainer, path := checkpoint_path(self.dirpath, pl_module.num_windows))) is None:
+            path = checkpoint_path(self.dirpath, pl_module.num_windows)
+            if (problem := write_checkpoint(trainer, path)) is None:
                 rank_zero_info(f"saved {path}: go on with --ckpt_path last")
             else:
                 rank_zero_warn(f"{problem}. {self.stop_requests.standing}", stacklevel=2)
@@ -146,6 +148,11 @@ class WindowCheckpoint(Checkpoint):
                 trainer.strategy.launcher.kill(signal.SIGTERM)
             if wanted is not None and wanted == self.stop_requests.received:
                 exception.told += f" {requeue()}"
+
+    def _let_go(self, trainer: Trainer) -> None:
+        """From now on a signal ends the process at once; one that came while the state was saved is heard as well."""
+        self.stop_requests.holds = False
+        self._is_stopping = self.stop_requests.agree(trainer.strategy)
 
     def _stop_if_asked(self) -> None:
         """After the window's rows are logged, which the end of its batch is too early for."""
@@ -161,9 +168,11 @@ class WindowCheckpoint(Checkpoint):
             UnwrittenError: it is not written, and must be, or the one before it was not either.
         """
         path = checkpoint_path(self.dirpath, num_windows)
-        problem = self._write(trainer, path)
+        self.stop_requests.is_saving = True
+        problem = write_checkpoint(trainer, path)
         if problem is not None and problem.no_room and trainer.strategy.broadcast(self._make_room(trainer)):
-            problem = self._write(trainer, path)
+            problem = write_checkpoint(trainer, path)
+        self.stop_requests.is_saving = False
         if problem is None:
             self._is_unwritten = False
             self.stop_requests.standing = _stands(path)
@@ -175,16 +184,6 @@ class WindowCheckpoint(Checkpoint):
         self._is_unwritten = True
         rank_zero_warn(f"{problem}; the run goes on, and stops if the next checkpoint fails too.", stacklevel=2)
 
-    def _write(self, trainer: Trainer, path: Path) -> UnwrittenError | None:
-        """What kept the checkpoint from being written; on every process the same."""
-        problem = None
-        try:
-            trainer.save_checkpoint(path, weights_only=False)
-        except UnwrittenError as error:
-            problem = error
-            trainer.strategy.barrier()  # the end of save_checkpoint, where the other processes wait
-        return trainer.strategy.broadcast(problem)
-
     def _make_room(self, trainer: Trainer) -> bool:
         """Remove the oldest checkpoint, unless a newer whole one is not there; whether it went."""
         found = checkpoints(self.dirpath)
@@ -192,6 +191,17 @@ class WindowCheckpoint(Checkpoint):
             return False
         remove_checkpoint(found[-1])
         return True
+
+
+def write_checkpoint(trainer: Trainer, path: Path) -> UnwrittenError | None:
+    """What kept the checkpoint from being written; on every process the same."""
+    problem = None
+    try:
+        trainer.save_checkpoint(path, weights_only=False)
+    except UnwrittenError as error:
+        problem = error
+        trainer.strategy.barrier()  # the end of save_checkpoint, where the other processes wait
+    return trainer.strategy.broadcast(problem)
 
 
 def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:

@@ -54,7 +54,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            _beside(digest).write_text(_digest(beside), encoding="ascii")
+            # Where a checkpoint of this name is replaced, its own digest too: whichever is there is whole.
+            digests = [_digest(beside), *([_digest(path)] if path.is_file() else [])]
+            _beside(digest).write_text("\n".join(digests), encoding="ascii")
             _beside(digest).replace(digest)  # before the other: never a file without it
             beside.replace(path)
         except (OSError, RuntimeError) as error:  # torch.save turns one into the other
@@ -148,7 +150,7 @@ def is_whole(path: str | Path) -> bool:
     """Whether a checkpoint is the bytes that were written, by the digest beside it."""
     path = Path(path)
     digest = _digest_path(path)
-    return path.is_file() and digest.is_file() and digest.read_text(encoding="ascii") == _digest(path)
+    return path.is_file() and digest.is_file() and _digest(path) in digest.read_text(encoding="ascii").split()
 
 
 def _beside(path: Path) -> Path:

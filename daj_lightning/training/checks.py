@@ -191,9 +191,13 @@ def check_strategy(name: str) -> None:
 
 
 _FSDP2 = "configs/strategy/fsdp2.yaml, which shards the frozen base and keeps the adapters whole"
+_NO_SCRIPT = "its processes cannot tell the one that started them how they ended, nor stop with it."
 _REFUSED_STRATEGIES = {
     "deepspeed": f"Lightning's DeepSpeed takes one optimizer, and judge and weights have one each. Use {_FSDP2}.",
     "fsdp": f"FSDP1 melts adapters and base into flat shards: no sample has a gradient of its own. Use {_FSDP2}.",
+    "ddp_spawn": f"{_NO_SCRIPT} Use ddp.",
+    "ddp_fork": f"{_NO_SCRIPT} Use ddp.",
+    "ddp_notebook": f"{_NO_SCRIPT} Use ddp, from a script.",
     "modelparallel": f"its checkpoints are its own. Use {_FSDP2}: its checkpoints are read under any strategy.",
 }
 """How a name begins -> why not, and what else."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from daj_lightning.bilevel import Uniform
 from daj_lightning.records import DajError
-from daj_lightning.training.callbacks import WindowCheckpoint
+from daj_lightning.training.callbacks import WindowCheckpoint, write_checkpoint
 from daj_lightning.training.measured import badness
 from daj_lightning.training.module import DataReweightedJudge
 
@@ -63,7 +63,8 @@ class MetaValidation(Checkpoint):
             return
         held_out = pl_module.data.held_out
         assert held_out is not None
-        value = badness(pl_module, held_out, Uniform())
+        # Of the first process: the others' may differ in the last bit, and all have to come to one conclusion.
+        value = trainer.strategy.broadcast(badness(pl_module, held_out, Uniform()))
         for logger in trainer.loggers:  # self.log would keep only what falls on log_every_n_steps
             logger.log_metrics({"meta/validation": value}, step=pl_module.num_windows)
         self.judge(trainer, pl_module, value)
@@ -71,17 +72,28 @@ class MetaValidation(Checkpoint):
     def judge(self, trainer: Trainer, module: DataReweightedJudge, value: float) -> None:
         """Keep the state, if it is the best so far; stop the run, if the best is too long ago."""
         if value < self.best:
+            if (problem := write_checkpoint(trainer, self.path)) is not None:
+                rank_zero_warn(f"{problem}; the best state so far stays that of window {self.best_window}.")
+                return
             self.best, self.best_window, self.num_worse = value, module.num_windows, 0
-            trainer.save_checkpoint(self.path, weights_only=False)
             return
         self.num_worse += 1
-        if self.patience is not None and self.num_worse >= self.patience:
+        if self.is_exhausted:
             self.stopped = trainer.should_stop = True
             rank_zero_info(
                 f"stopped after window {module.num_windows}: on the held-out meta problems nothing was better than "
                 f"{self.best:.4f} of window {self.best_window}, in {self.num_worse} measurements. That state is "
                 f"{self.path}."
             )
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Its patience."""
+        return self.patience is not None and self.num_worse >= self.patience
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.is_exhausted:  # a run that has ended, and was told to go on
+            self.stopped = trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_window": self.best_window, "num_worse": self.num_worse}

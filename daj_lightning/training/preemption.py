@@ -40,8 +40,8 @@ class StopRequests:
         self.holds = False
         self.standing = standing
         """A sentence on the state that is left behind, for `Stopped` to say."""
-        self.is_answered_for = False
-        """The process that started this one tells the user, and has the exit status; this one exits with 0."""
+        self.is_saving = False
+        """The state is being written: not even a second SIGINT breaks that off."""
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self, numbers: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)) -> None:
@@ -82,7 +82,7 @@ class StopRequests:
         assert self.received is not None
         first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
         told = f"stopped by {which}{self.received.name}. {self.standing}".rstrip() if first else ""
-        return Stopped(0 if self.is_answered_for else 128 + self.received, told)
+        return Stopped(128 + self.received, told)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         first = self.received is None
@@ -90,7 +90,7 @@ class StopRequests:
             self.received = signal.Signals(number)
         if not self.holds and first:
             raise self.stopped()
-        if self.holds and not first and number == signal.SIGINT:
+        if self.holds and not first and number == signal.SIGINT and not self.is_saving:
             self.holds = False
             raise self.stopped("a second ")
 

@@ -88,10 +88,6 @@ class Ranks:
         """Whether it holds in every process."""
         return self.strategy.reduce_boolean_decision(holds, all=True)
 
-    def barrier(self) -> None:
-        """Wait for all."""
-        self.strategy.barrier()
-
     def no_sync(self) -> AbstractContextManager[None]:
         """Inside, DistributedDataParallel leaves gradients where autograd puts them: in this process, in a bank's row.
 

@@ -105,11 +105,13 @@ class Resumable(LightningModule):
             return
         restore_rng(own["rng"])
         if self.credits_samples:
-            parts = move_data_to_device(own["engine_parts"], "cpu" if self.engine.parts_on_host else self.device)
+            parts = own["engine_parts"]
             if any(len(of_each) != self.ranks.number for of_each in parts):
                 parts = self.engine.regroup(parts)
             else:
                 parts = [of_each[self.ranks.rank] for of_each in parts]
+            if not self.engine.parts_on_host:  # the own parts alone: a device need not hold those of all processes
+                parts = move_data_to_device(parts, self.device)
             self.engine.load_state(move_data_to_device(own["engine"], self.device), parts)
         self.meta_average.load_state(move_data_to_device(own["meta_average"], self.device))
         for name, parameter in self.reweighter.named_parameters():

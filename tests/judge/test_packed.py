@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from transformers import Qwen3Config
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from daj_lightning.judge import Judge
 from daj_lightning.judge.packed import pack
@@ -119,3 +119,14 @@ def test_a_sliding_window_shorter_than_a_row_is_refused(tiny_config: Qwen3Config
     judge.pack_rows()
     with pytest.raises(DajError, match="attends to 8 at most"):
         judge.response_logp(pairs())
+
+
+def test_a_judge_that_trains_everything_packs_its_frozen_copy_too(tiny_config: Qwen3Config) -> None:
+    judge = Judge("random", "float32", trains="everything")
+    judge.adapt(AutoModelForCausalLM.from_config(tiny_config))
+    batch = make_batch(3)
+    with judge.reference():
+        padded = judge.response_logp(batch)
+    judge.pack_rows()
+    with judge.reference():
+        torch.testing.assert_close(judge.response_logp(batch), padded, rtol=1e-5, atol=1e-5)

@@ -83,13 +83,15 @@ def test_a_run_stops_after_its_patience_keeps_the_best_state_and_reports(
     prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     best = tmp_path / "best.ckpt"
-    callbacks = [Scripted([0.5, 0.4, 0.6, 0.7, 0.1, 0.1], best, patience=2), BeforeAfter(str(tmp_path), 2)]
+    last = WindowCheckpoint(str(tmp_path / "c"), every_n_windows=1000)
+    callbacks = [Scripted([0.5, 0.4, 0.6, 0.7, 0.1, 0.1], best, patience=2), BeforeAfter(str(tmp_path), 2), last]
     module = toy_module(prepared.base)
     toy_trainer(tmp_path, callbacks, enable_checkpointing=True).fit(
         module, toy_data(prepared.root, prepared.base, **HALF)
     )
     assert module.num_windows == 4
     assert is_whole(best)
+    assert is_whole(checkpoint_path(tmp_path / "c", 4)), "the end of a run is saved, wherever it is"
     assert torch.load(best, weights_only=False)["daj"]["num_windows"] == 2
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["windows"] == 4
@@ -108,6 +110,7 @@ def test_patience_survives_an_interruption(prepared: Prepared, tmp_path: Path) -
 
     assert run(tmp_path / "unbroken") == 4
     assert run(tmp_path / "resumed", checkpoint_path(tmp_path / "unbroken", 3)) == 4
+    assert run(tmp_path / "again", checkpoint_path(tmp_path / "unbroken", 4)) == 4, "an ended run goes no further"
 
 
 def test_without_held_out_problems_or_before_the_measurement_it_is_refused(prepared: Prepared, tmp_path: Path) -> None:

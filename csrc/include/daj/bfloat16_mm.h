@@ -1,5 +1,5 @@
 // Matrix products of bfloat16 numbers with float32 sums and a float32 result, on CPUs that have an instruction for it.
-// torch's own round the result to bfloat16, which costs a log-probability two digits.
+// torch's own round the result to bfloat16, which costs a log-probability two digits. Numbers below 1.2e-38 count as 0.
 // Letters: R rows of the left matrix, C columns of the result, K the length of the sums.
 #pragma once
 
