@@ -29,7 +29,13 @@ def check_precision(precision: str, adapters: Sequence[nn.Parameter]) -> None:
         )
 
 
-def check_engine(engine: HypergradientEngine, reweighter: Reweighter, judge: Judge, num_meta: int) -> None:
+def check_engine(
+    engine: HypergradientEngine,
+    reweighter: Reweighter,
+    judge: Judge,
+    num_meta: int,
+    max_sample_norm: float | None = None,
+) -> None:
     """Refuse an engine and a reweighter, or a judge, that cannot work together."""
     name, weights = type(engine).__name__, type(reweighter).__name__
     learns = any(True for _ in reweighter.parameters())
@@ -43,13 +49,16 @@ def check_engine(engine: HypergradientEngine, reweighter: Reweighter, judge: Jud
             f"{name} computes losses a second time, where dropout would drop other units, and the judge has "
             f"{', '.join(dropout)}. Set them to 0, or use BankEngine."
         )
+    if learns and max_sample_norm is not None and (engine.credits_domains or engine.goes_back):
+        raise DajError(
+            f"model.max_sample_norm scales every sample's gradient, and {name} keeps none of them. Use BankEngine, "
+            f"or leave max_sample_norm out."
+        )
     if reweighter.needs_halves and num_meta < 2:
         raise DajError(f"{weights} compares the two halves of a meta batch: data.num_meta must be >= 2.")
 
 
-def check_objective(
-    objective: Objective, reweighter: Reweighter, judge: Judge, num_inner: int, num_meta: int
-) -> None:
+def check_objective(objective: Objective, reweighter: Reweighter, judge: Judge, num_inner: int, num_meta: int) -> None:
     """Refuse windows, weights or a judge that the objective cannot serve."""
     name = type(objective).__name__
     if objective.needs_repeatability and (dropout := judge.dropout()):

@@ -66,6 +66,8 @@ class DataReweightedJudge(Resumable):
         inner: optimizer of the judge.
         outer: optimizer of the weights.
         max_norm: gradient clipping of the inner step; off if absent.
+        max_sample_norm: the gradient of every sample, of both levels, is scaled down to this norm; off if absent. A
+            few samples with gradients a hundred times the others' would otherwise decide what helps.
         meta_every: windows per meta batch; the cost of a meta batch is M more samples.
         meta_decay: of an average of the meta gradient over meta batches. 0 steps at each meta batch from it alone;
             above 0 every window takes an outer step, from the average, which may be older than the window.
@@ -86,6 +88,7 @@ class DataReweightedJudge(Resumable):
         reweighter: Reweighter | None = None,
         engine: HypergradientEngine | None = None,
         max_norm: float | None = None,
+        max_sample_norm: float | None = None,
         meta_every: int = 1,
         meta_decay: float = 0.0,
         outer_accumulation: int = 1,
@@ -98,11 +101,12 @@ class DataReweightedJudge(Resumable):
         if (
             min(meta_every, outer_accumulation) < 1
             or outer_warmup_windows < 0
-            or not (max_norm is None or max_norm > 0)
+            or not all(norm is None or norm > 0 for norm in (max_norm, max_sample_norm))
         ):
             raise DajError(
                 f"meta_every={meta_every} and outer_accumulation={outer_accumulation} must be >= 1, "
-                f"outer_warmup_windows={outer_warmup_windows} >= 0, and max_norm={max_norm} > 0 or absent."
+                f"outer_warmup_windows={outer_warmup_windows} >= 0, and max_norm={max_norm} and "
+                f"max_sample_norm={max_sample_norm} > 0 or absent."
             )
         self.automatic_optimization = False
         self.strict_loading = False  # the frozen base is not in the checkpoint; on_load_checkpoint checks the rest
@@ -112,6 +116,7 @@ class DataReweightedJudge(Resumable):
         self.engine = engine or BankEngine()
         self.inner, self.outer = inner, outer
         self.max_norm = max_norm
+        self.max_sample_norm = max_sample_norm
         self.meta_every = meta_every
         self.outer_accumulation = outer_accumulation
         self.meta_average = MetaAverage(meta_decay)
@@ -180,6 +185,7 @@ class DataReweightedJudge(Resumable):
         for i, sample in enumerate(inner.micro_batches()):
             self.store.open(i, sample)
             losses.append(self.accumulate(sample))
+            self.flat.clip_gradients(self.max_sample_norm)
             weights.append(self.reweighter(sample, losses[-1]).detach())
             self.store.close(i, weights[-1])
         self.flat.release_gradients()
@@ -223,14 +229,26 @@ class DataReweightedJudge(Resumable):
         parts = self.meta_parts(samples)
         for part in parts:
             gradients.append(self.flat.new_zeros())
-            self.flat.point_gradients_at(gradients[-1])
-            losses += [self.accumulate(sample, share=1 / len(part)) for sample in part]
+            losses += self.accumulate_into(gradients[-1], part)
         self.flat.release_gradients()
         shares = [len(part) / len(samples) for part in parts]
         gradient = MetaGradient(gradients, shares, meta.sample_ids, torch.cat(losses))
         cosine = self.meta_average.add(gradient.whole)
         self._log_meta(gradient, cosine)
         return gradient
+
+    def accumulate_into(self, gradient: Tensor, samples: Sequence[JudgeBatch]) -> list[Tensor]:
+        """Add the gradient of the mean loss of `samples` to `gradient` (P,), each scaled down where it is too long."""
+        if self.max_sample_norm is None:
+            self.flat.point_gradients_at(gradient)
+            return [self.accumulate(sample, share=1 / len(samples)) for sample in samples]
+        own, losses = torch.zeros_like(gradient), []
+        for sample in samples:
+            self.flat.point_gradients_at(own.zero_())
+            losses.append(self.accumulate(sample))
+            self.flat.clip_gradients(self.max_sample_norm)
+            gradient.add_(own, alpha=1 / len(samples))
+        return losses
 
     def meta_parts(self, samples: Sequence[JudgeBatch]) -> list[Sequence[JudgeBatch]]:
         """Of the meta batch, those whose gradients are kept apart: two halves, or one sample that has no halves."""
@@ -301,7 +319,7 @@ class DataReweightedJudge(Resumable):
             )
         if stage == "fit":
             self.data.load_samples(self.objective.unit, self.rollouts.sampling.max_new_tokens if self.rollouts else 0)
-            check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta)
+            check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta, self.max_sample_norm)
             check_objective(self.objective, self.reweighter, self.judge, self.data.num_inner, self.data.num_meta)
             self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_set)))
             self.report = None

@@ -63,7 +63,6 @@ def dense(gradient: Tensor | None) -> Tensor:
     return gradient.to_dense().clone()
 
 
-
 REWEIGHTERS = {
     "none": Uniform,
     "domain": DomainWeights,
@@ -101,19 +100,44 @@ def test_five_steps_equal_the_oracles(prepared: Prepared, tmp_path: Path, object
         check(module, chosen, step)
 
 
+@pytest.mark.usefixtures("true_float64")
+@pytest.mark.parametrize("weights", REWEIGHTERS)
+def test_five_steps_with_every_sample_clipped_equal_the_oracles(
+    prepared: Prepared, tmp_path: Path, weights: str
+) -> None:
+    """The factors are constants: the derivative is that of the step that is taken."""
+    module = toy_module(
+        prepared.base,
+        kind=Recorded,
+        judge=Judge(str(prepared.base), "float32", lora_r=4, lora_alpha=8, attention="eager"),
+        objective=DPO(),
+        reweighter=REWEIGHTERS[weights](),
+        inner=Level(lr=LR, optimizer_args={"eps": EPS}),
+        outer=Level(lr=0.05, optimizer="lazy_adam"),
+        outer_warmup_windows=0,
+        max_norm=0.1,
+        max_sample_norm=0.2,
+    )
+    toy_trainer(tmp_path).fit(module, toy_data(prepared.root, prepared.base, max_windows=WINDOWS))
+    assert isinstance(module, Recorded)
+    for step in module.steps:
+        check(module, DPO(), step)
+
+
 def check(module: Recorded, objective: Objective, step: dict[str, Any]) -> None:
     reweighter, inner = step["reweighter"], step["inner"]
     with torch.no_grad():
         for parameter, value in zip(module.judge.trained_parameters(), step["phi"], strict=True):
             parameter.copy_(value)
-    world = oracle.Oracle(module.judge, inner, step.get("meta", inner), objective)
+    world = oracle.Oracle(module.judge, inner, step.get("meta", inner), objective, module.max_sample_norm)
     update = oracle.adam(LR, step["adam"], eps=EPS)
 
     def alphas(losses: Tensor) -> Tensor:
         return reweighter(inner, losses.detach())
 
     phi = [p.clone().requires_grad_() for p in world.phi]
-    torch.testing.assert_close(step["moved"], world.moved(phi, alphas, update, MAX_NORM).detach(), rtol=0, atol=1e-10)
+    moved = world.moved(phi, alphas, update, module.max_norm).detach()
+    torch.testing.assert_close(step["moved"], moved, rtol=0, atol=1e-10)
     parameters = list(reweighter.parameters())
     assert ("gradients" in step) == bool(parameters)
     if not parameters:
@@ -125,7 +149,7 @@ def check(module: Recorded, objective: Objective, step: dict[str, Any]) -> None:
         alpha = alphas(losses)
         return alpha
 
-    loss = world.meta_loss(kept, update, MAX_NORM)
+    loss = world.meta_loss(kept, update, module.max_norm)
     derivative, *gradients = torch.autograd.grad(loss, [alpha, *parameters])
     scale = float(derivative.abs().max())
     assert scale > 0
