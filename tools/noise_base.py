@@ -183,7 +183,7 @@ def take_out_the_lean(base: Base, train: Sequence[Item], rng: random.Random) -> 
     """Change the two selections' embeddings so that neither position nor truth moves their difference, on average."""
     embeddings = base.model.get_output_embeddings().weight
     for _ in range(2):  # the embeddings are tied: what the model reads changes a little, too
-        batches = [base.rows(train[i : i + BATCH], rng, 1.0) for i in range(0, 60 * BATCH, BATCH)]
+        batches = [base.rows(train[i : i + BATCH], rng, 1.0) for i in range(0, min(60 * BATCH, len(train)), BATCH)]
         hidden_NH = torch.cat([rows.hidden_NH for rows in batches])
         second = torch.cat([rows.second for rows in batches]) > 0
         means = torch.stack([hidden_NH[second].mean(dim=0), hidden_NH[~second].mean(dim=0)])  # (2, H)

@@ -197,7 +197,7 @@ class Looks(Callback):
             self.look(pl_module)
 
 
-def train(scenario: Scenario, name: str, method: str, seed: int, base: Path, windows: int = WINDOWS) -> Run:
+def train(scenario: Scenario, name: str, method: str, seed: int, base: Path) -> Run:
     seed_everything(seed, verbose=False)
     make_reweighter, outer = METHODS[method]
     reweighter = make_reweighter()
@@ -213,8 +213,8 @@ def train(scenario: Scenario, name: str, method: str, seed: int, base: Path, win
         max_sample_norm=MAX_SAMPLE_NORM,
         meta_every=META_EVERY,
     )
-    data = ScenarioData(scenario, base, "train", NUM_INNER if learns else NUM_PLAIN, windows, seed)
-    at = [windows * (k + 1) // POINTS for k in range(POINTS)]
+    data = ScenarioData(scenario, base, "train", NUM_INNER if learns else NUM_PLAIN, WINDOWS, seed)
+    at = [WINDOWS * (k + 1) // POINTS for k in range(POINTS)]
     looks, clock = Looks(data, at), CpuTime()
     trainer = Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -329,7 +329,6 @@ def auc_table(of: Mapping[str, Sequence[Run]], drawn: Drawn) -> None:
         method, what = source
         draws = drawn.of_auc(usable[method], what)
         gain = draws - drawn.of_auc(usable[strongest[0]], strongest[1])
-        shown = "minus the weight's loss" if what == "weights" else ""
         shown = what if what == "weights" else f"minus the losses after window {of[method][0].windows[int(what[7:])]}"
         cell = "(the strongest)" if source == strongest else interval(mean[source] - mean[strongest], gain)
         print(f"| {method} | {shown} | {interval(mean[source], draws)} | {cell} |")
