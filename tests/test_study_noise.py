@@ -126,15 +126,14 @@ def test_every_method_runs_and_an_interrupted_study_goes_on(
     monkeypatch.setattr(study_noise, "BASE", base)
     monkeypatch.setattr(study_noise, "WINDOWS", 8)
     output = tmp_path / "runs.jsonl"
-    methods = study_noise.METHODS
-    monkeypatch.setattr(study_noise, "METHODS", {"none": methods["none"]})
-    study_noise.run(range(1), output)
-    monkeypatch.setattr(study_noise, "METHODS", methods)
-    study_noise.run(range(1), output)
+    scenarios, methods = list(study_noise.SCENARIOS), list(study_noise.METHODS)
+    study_noise.run(range(1), output, scenarios, methods[:1])
+    study_noise.run(range(1), output, scenarios, methods)
+    study_noise.run(range(1), output, ["flipped"], list(study_noise.BASELINES))
     runs = study_noise.read_runs(output)
-    assert sorted((run.scenario, run.method) for run in runs) == sorted(
-        (name, method) for name in study_noise.SCENARIOS for method in methods
-    )
+    wanted = [(name, method) for name in scenarios for method in methods]
+    wanted += [("flipped", method) for method in study_noise.BASELINES]
+    assert sorted((run.scenario, run.method) for run in runs) == sorted(wanted)
     table = next(run for run in runs if (run.scenario, run.method) == ("flipped", "table"))
     assert table.windows == [0, 2, 4, 6, 8]
     assert len(table.losses) == len(table.weights) == 5
@@ -145,5 +144,6 @@ def test_every_method_runs_and_an_interrupted_study_goes_on(
     shown = capsys.readouterr().out
     assert "1 complete seeds: 0 to 0" in shown
     assert "| table | weights |" in shown
+    assert "| meta alone |" in shown
     study_noise.write_csv(runs, tmp_path / "runs.csv")
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + len(runs)

@@ -2,6 +2,7 @@
 
     python tools/study_noise.py prepare                  # executes two banks, makes the base: ten minutes of CPU
     python tools/study_noise.py run --seeds 0:20         # appends to runs/noise/runs.jsonl; skips what is there
+    python tools/study_noise.py baselines --seeds 0:20   # simpler ways on "flipped"; not preregistered
     python tools/study_noise.py report --csv docs/study_noise.csv
 
 A run takes some ten seconds of CPU. Seeds come one after the other, each with all scenarios and methods, so that the
@@ -20,7 +21,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 
 import ablation_methods
 from ablation_data import HASTY, RESPONSES, WEAK, Bank, Scenario, family, swapped
-from ablation_methods import ScenarioData, auc, final_weights, forced_choice
+from ablation_methods import LookBack, Mixture, ScenarioData, SmallLoss, auc, final_weights, forced_choice
 from daj_lightning.bilevel import BankEngine, InstanceNet, InstanceTable, Reweighter, Uniform
 from daj_lightning.data.comparisons import mixed_comparisons
 from daj_lightning.data.pairs import preference_pairs
@@ -57,6 +58,11 @@ METHODS: Mapping[str, tuple[Callable[[], Reweighter], Level]] = {
     "none": (Uniform, INNER),
     "table": (InstanceTable, Level(lr=1.0, optimizer="lazy_adam", optimizer_args={"eps": 3e-3})),
     "net": (InstanceNet, Level(lr=0.1, optimizer="adam")),
+}
+BASELINES: Mapping[str, tuple[Callable[[], Reweighter], Mixture]] = {
+    "small loss": (partial(SmallLoss, keep=1 - NOISE), "train"),
+    "meta alone": (Uniform, "meta"),
+    "train and meta": (Uniform, "union"),
 }
 POINTS = 4
 """Times that losses and weights are looked at in training, the last at the end; and once before."""
@@ -199,7 +205,10 @@ class Looks(Callback):
 
 def train(scenario: Scenario, name: str, method: str, seed: int, base: Path) -> Run:
     seed_everything(seed, verbose=False)
-    make_reweighter, outer = METHODS[method]
+    make_reweighter, outer = METHODS.get(method, METHODS["none"])
+    mixture: Mixture = "train"
+    if method in BASELINES:
+        make_reweighter, mixture = BASELINES[method]
     reweighter = make_reweighter()
     learns = any(True for _ in reweighter.parameters())
     module = DataReweightedJudge(
@@ -213,12 +222,12 @@ def train(scenario: Scenario, name: str, method: str, seed: int, base: Path) -> 
         max_sample_norm=MAX_SAMPLE_NORM,
         meta_every=META_EVERY,
     )
-    data = ScenarioData(scenario, base, "train", NUM_INNER if learns else NUM_PLAIN, WINDOWS, seed)
+    data = ScenarioData(scenario, base, mixture, NUM_INNER if learns else NUM_PLAIN, WINDOWS, seed)
     at = [WINDOWS * (k + 1) // POINTS for k in range(POINTS)]
     looks, clock = Looks(data, at), CpuTime()
     trainer = Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[looks, clock], limit_val_batches=0,
+        enable_model_summary=False, callbacks=[looks, LookBack(), clock], limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     return Run(
@@ -239,13 +248,13 @@ def read_runs(path: Path) -> list[Run]:
     return [Run(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def run(seeds: range, output: Path) -> None:
+def run(seeds: range, output: Path, scenarios: Sequence[str], methods: Sequence[str]) -> None:
     done = {(run.scenario, run.method, run.seed) for run in read_runs(output)}
     output.parent.mkdir(parents=True, exist_ok=True)
     pools = Pools()
     for seed in seeds:
-        for name in SCENARIOS:
-            for method in METHODS:
+        for name in scenarios:
+            for method in methods:
                 if (name, method, seed) in done:
                     continue
                 found = train(make(pools, name, seed), name, method, seed, BASE)
@@ -301,8 +310,10 @@ def interval(value: float, draws: np.ndarray, scale: float = 1.0, digits: int = 
 
 def report(runs: Sequence[Run]) -> None:
     """Of the seeds that have every scenario and method."""
-    wanted = len(SCENARIOS) * len(METHODS)
-    seeds = [s for s in sorted({r.seed for r in runs}) if sum(r.seed == s for r in runs) == wanted]
+    wanted = {(name, method) for name in SCENARIOS for method in METHODS}
+    seeds = [
+        s for s in sorted({r.seed for r in runs}) if wanted <= {(r.scenario, r.method) for r in runs if r.seed == s}
+    ]
     runs = [run for run in runs if run.seed in seeds]
     names = sorted({name for run in runs for name in (*run.families, *run.test)})
     drawn = Drawn(len(seeds), names)
@@ -314,6 +325,10 @@ def report(runs: Sequence[Run]) -> None:
         print(f"**{name}**: {np.mean(shares):.0%} of the labels are false\n")
         if max(shares) > 0:
             auc_table(of, drawn)
+        for method in BASELINES:
+            own = [r for r in runs if (r.scenario, r.method) == (name, method)]
+            if len(own) == len(seeds):
+                of[method] = own
         accuracy_table(of, drawn)
 
 
@@ -327,8 +342,8 @@ def auc_table(of: Mapping[str, Sequence[Run]], drawn: Drawn) -> None:
     print("| run | score | AUC | minus the strongest of the loss alone |\n|---|---|---|---|")
     for source in sources:
         method, what = source
-        draws = drawn.of_auc(usable[method], what)
-        gain = draws - drawn.of_auc(usable[strongest[0]], strongest[1])
+        draws = drawn.of_auc(of[method], what)
+        gain = draws - drawn.of_auc(of[strongest[0]], strongest[1])
         shown = what if what == "weights" else f"minus the losses after window {of[method][0].windows[int(what[7:])]}"
         cell = "(the strongest)" if source == strongest else interval(mean[source] - mean[strongest], gain)
         print(f"| {method} | {shown} | {interval(mean[source], draws)} | {cell} |")
@@ -370,7 +385,7 @@ def prepare() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("prepare", "run", "report"))
+    parser.add_argument("what", choices=("prepare", "run", "baselines", "report"))
     parser.add_argument("--seeds", default="0:20", help="first:end")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--csv", type=Path, help="of the report: a line a run")
@@ -382,7 +397,9 @@ def main() -> None:
     if args.what == "prepare":
         prepare()
     elif args.what == "run":
-        run(range(*map(int, args.seeds.split(":"))), args.output)
+        run(range(*map(int, args.seeds.split(":"))), args.output, list(SCENARIOS), list(METHODS))
+    elif args.what == "baselines":
+        run(range(*map(int, args.seeds.split(":"))), args.output, ["flipped"], list(BASELINES))
     else:
         runs = read_runs(args.output)
         report(runs)
