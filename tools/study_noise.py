@@ -386,7 +386,7 @@ def prepare() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("prepare", "run", "baselines", "report"))
-    parser.add_argument("--seeds", default="0:20", help="first:end")
+    parser.add_argument("--seeds", default="0:20", help="first:end; of a report too")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--csv", type=Path, help="of the report: a line a run")
     args = parser.parse_args()
@@ -401,7 +401,7 @@ def main() -> None:
     elif args.what == "baselines":
         run(range(*map(int, args.seeds.split(":"))), args.output, ["flipped"], list(BASELINES))
     else:
-        runs = read_runs(args.output)
+        runs = [run for run in read_runs(args.output) if run.seed in range(*map(int, args.seeds.split(":")))]
         report(runs)
         if args.csv:
             write_csv(runs, args.csv)
