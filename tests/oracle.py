@@ -64,6 +64,12 @@ def clip(g: Tensor, max_norm: float | None) -> Tensor:
     return g * torch.clamp(max_norm / (g.norm() + 1e-6), max=1.0)
 
 
+def shortened(rows: Tensor, max_sample_norm: float | None) -> Tensor:
+    """(B,) by how much each of the rows (B, P) is scaled down; a constant."""
+    lengths = rows.detach().norm(dim=1)
+    return torch.ones_like(lengths) if max_sample_norm is None else (max_sample_norm / lengths).clamp(max=1.0)
+
+
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
     """Inside, judges keep their logits: the fused pass has no second derivatives, and says so."""
@@ -78,10 +84,22 @@ def twice_differentiable() -> Iterator[None]:
 
 
 class Oracle:
-    """Meta loss after one weighted inner step, as a differentiable function of the weights."""
+    """Meta loss after one weighted inner step, as a differentiable function of the weights.
 
-    def __init__(self, judge: Judge, inner: JudgeBatch, meta: JudgeBatch, objective: Objective | None = None) -> None:
+    Where samples are clipped, each loss of either level stands beside a factor that scales its gradient down and is
+    itself no function of anything.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        inner: JudgeBatch,
+        meta: JudgeBatch,
+        objective: Objective | None = None,
+        max_sample_norm: float | None = None,
+    ) -> None:
         self.judge, self.inner, self.meta = judge, inner, meta
+        self.max_sample_norm = max_sample_norm
         named = [(n, p) for n, p in judge.named_parameters() if p.requires_grad]
         self.names = [n for n, _ in named]
         self.phi = [p.detach().clone() for _, p in named]
@@ -99,7 +117,13 @@ class Oracle:
         """`weights` maps the window's losses (K,), still attached, to (K,) alphas."""
         phi = [p.clone().requires_grad_() for p in self.phi]
         parts = self.split(self.moved(phi, weights, update, max_norm))
-        return self.losses(parts, self.meta).mean()
+        losses = self.losses(parts, self.meta)
+        return (shortened(self.rows(losses, parts), self.max_sample_norm) * losses).mean()
+
+    def rows(self, losses: Tensor, phi: Sequence[Tensor]) -> Tensor:
+        """(B, P) gradients of losses (B,)."""
+        own = [torch.autograd.grad(loss, phi, retain_graph=True) for loss in losses]
+        return torch.stack([torch.cat([g.flatten() for g in gradients]) for gradients in own])
 
     def moved(
         self,
@@ -110,8 +134,9 @@ class Oracle:
     ) -> Tensor:
         """phi' (P,)."""
         losses = self.losses(phi, self.inner)
-        rows = [torch.cat([g.flatten() for g in torch.autograd.grad(loss, phi, retain_graph=True)]) for loss in losses]
-        gradient = (weights(losses)[:, None] * torch.stack(rows)).mean(dim=0)
+        rows = self.rows(losses, phi)
+        rows = shortened(rows, self.max_sample_norm)[:, None] * rows
+        gradient = (weights(losses)[:, None] * rows).mean(dim=0)
         return torch.cat([p.flatten() for p in phi]) - update(clip(gradient, max_norm))
 
     def split(self, flat: Tensor) -> list[Tensor]:

@@ -233,7 +233,9 @@ def test_a_named_checkpoint_that_is_missing_or_damaged_is_refused(toy: dict, tmp
         assert "is missing or damaged" in line
 
 
-@pytest.mark.parametrize(("key", "value"), [("meta_every", 0), ("max_norm", -1.0), ("outer_warmup_windows", -1)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("meta_every", 0), ("max_norm", -1.0), ("max_sample_norm", 0.0), ("outer_warmup_windows", -1)]
+)
 def test_a_setting_out_of_range_is_refused(toy: dict, tmp_path: Path, capsys: Any, key: str, value: float) -> None:
     toy["model"][key] = value
     assert "must be >= 1" in refused(capsys, "fit", "--config", save(toy, tmp_path))

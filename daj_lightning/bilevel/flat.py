@@ -39,6 +39,17 @@ class FlatView:
         for parameter in self.parameters:
             parameter.grad = None
 
+    @torch.no_grad()
+    def clip_gradients(self, max_norm: float | None) -> None:
+        """Scale what every `p.grad` holds by min(1, c / n), n the norm of all of them together; None: leave it."""
+        if max_norm is None:
+            return
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+        if norm > max_norm:
+            for gradient in gradients:
+                gradient.mul_(max_norm / norm)
+
     def gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """(P,) copy of one tensor per parameter."""
         return torch.cat([tensor.detach().flatten() for tensor in tensors])

@@ -29,6 +29,7 @@ from daj_lightning.training.checks import (
     check_outer,
     check_precision,
     check_processes,
+    check_sample_norm,
     check_shares,
     splitter_for,
 )
@@ -53,6 +54,7 @@ class Assembled(Resumable):
     store: GradientStore
     drops: bool
     """The judge has dropout, so that its passes draw random numbers."""
+    max_sample_norm: float | None
     micro_batch_size: int
     packing: bool
     splitter: PerSampleGradients | None
@@ -74,11 +76,12 @@ class Assembled(Resumable):
             )
         if stage == "fit":
             self.data.load_samples(self.objective.unit, self.rollouts.sampling.max_new_tokens if self.rollouts else 0)
-            check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta)
+            check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta, self.max_sample_norm)
             check_objective(self.objective, self.reweighter, self.judge, self.data.num_inner, self.data.num_meta)
             self.splitter = splitter_for(
                 self.micro_batch_size, self.objective, self.engine, self.judge, self.credits_samples
             )
+            check_sample_norm(self.max_sample_norm, self.micro_batch_size)
             check_shares(self.trainer.world_size, self.data.num_inner, self.data.num_meta)
             self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_set)))
             self.report = None

@@ -30,13 +30,13 @@ class NonFiniteError(DajError):
     """A loss or a gradient is NaN or infinite; raised before it reaches the judge."""
 
 
-def check_numbers(at_least_1: Mapping[str, int], outer_warmup_windows: int, max_norm: float | None) -> None:
-    """Refuse counts of nothing, and a clipping norm that would stop the judge."""
-    if min(at_least_1.values()) < 1 or outer_warmup_windows < 0 or not (max_norm is None or max_norm > 0):
-        counts = ", ".join(f"{name}={value}" for name, value in at_least_1.items())
+def check_numbers(at_least_1: Mapping[str, int], outer_warmup_windows: int, norms: Mapping[str, float | None]) -> None:
+    """Refuse counts of nothing, and clipping norms that would stop the judge."""
+    norms_hold = all(norm is None or norm > 0 for norm in norms.values())
+    if min(at_least_1.values()) < 1 or outer_warmup_windows < 0 or not norms_hold:
+        counts, given = (", ".join(f"{name}={value}" for name, value in of.items()) for of in (at_least_1, norms))
         raise DajError(
-            f"{counts} must be >= 1, outer_warmup_windows={outer_warmup_windows} >= 0, and max_norm={max_norm} > 0 or "
-            f"absent."
+            f"{counts} must be >= 1, outer_warmup_windows={outer_warmup_windows} >= 0, and {given} > 0 or absent."
         )
 
 
@@ -51,7 +51,13 @@ def check_precision(precision: str, adapters: Sequence[nn.Parameter]) -> None:
         )
 
 
-def check_engine(engine: HypergradientEngine, reweighter: Reweighter, judge: Judge, num_meta: int) -> None:
+def check_engine(
+    engine: HypergradientEngine,
+    reweighter: Reweighter,
+    judge: Judge,
+    num_meta: int,
+    max_sample_norm: float | None = None,
+) -> None:
     """Refuse an engine and a reweighter, or a judge, that cannot work together."""
     name, weights = type(engine).__name__, type(reweighter).__name__
     learns = any(True for _ in reweighter.parameters())
@@ -64,6 +70,11 @@ def check_engine(engine: HypergradientEngine, reweighter: Reweighter, judge: Jud
         raise DajError(
             f"{name} computes losses a second time, where dropout would drop other units, and the judge has "
             f"{', '.join(dropout)}. Set them to 0, or use BankEngine."
+        )
+    if learns and max_sample_norm is not None and (engine.credits_domains or engine.goes_back):
+        raise DajError(
+            f"model.max_sample_norm scales every sample's gradient, and {name} keeps none of them. Use BankEngine, "
+            f"or leave max_sample_norm out."
         )
     if reweighter.needs_halves and num_meta < 2:
         raise DajError(f"{weights} compares the two halves of a meta batch: data.num_meta must be >= 2.")
@@ -106,6 +117,15 @@ def splitter_for(
             f"of responses. Set it to 1, and rows_per_forward of the objective to the rows that fit."
         )
     return PerSampleGradients(judge) if credits_samples and not engine.goes_back else None
+
+
+def check_sample_norm(max_sample_norm: float | None, micro_batch_size: int) -> None:
+    """Refuse to scale single gradients where several arise in one pass."""
+    if max_sample_norm is not None and micro_batch_size > 1:
+        raise DajError(
+            f"model.max_sample_norm={max_sample_norm} scales every sample's gradient, of the meta batch too, where "
+            f"model.micro_batch_size={micro_batch_size} adds several up in one pass. Set one of them back."
+        )
 
 
 def check_rollouts(objective: Objective, rollouts: Rollouts | None) -> None:

@@ -58,6 +58,8 @@ class DataReweightedJudge(Assembled):
         inner: optimizer of the judge.
         outer: optimizer of the weights.
         max_norm: gradient clipping of the inner step; off if absent.
+        max_sample_norm: the gradient of every sample, of both levels, is scaled down to this norm; off if absent. A
+            few samples with gradients a hundred times the others' would otherwise decide what helps.
         meta_every: windows per meta batch; the cost of a meta batch is M more samples.
         meta_decay: of an average of the meta gradient over meta batches. 0 steps at each meta batch from it alone;
             above 0 every window takes an outer step, from the average, which may be older than the window.
@@ -80,6 +82,7 @@ class DataReweightedJudge(Assembled):
         reweighter: Reweighter | None = None,
         engine: HypergradientEngine | None = None,
         max_norm: float | None = None,
+        max_sample_norm: float | None = None,
         meta_every: int = 1,
         meta_decay: float = 0.0,
         outer_accumulation: int = 1,
@@ -92,7 +95,8 @@ class DataReweightedJudge(Assembled):
     ) -> None:
         super().__init__()
         counts = {"meta_every": meta_every, "micro_batch_size": micro_batch_size}
-        check_numbers(counts | {"outer_accumulation": outer_accumulation}, outer_warmup_windows, max_norm)
+        norms = {"max_norm": max_norm, "max_sample_norm": max_sample_norm}
+        check_numbers(counts | {"outer_accumulation": outer_accumulation}, outer_warmup_windows, norms)
         self.automatic_optimization = False
         self.strict_loading = False  # the frozen base is not in the checkpoint; on_load_checkpoint checks the rest
         self.judge = judge
@@ -101,6 +105,7 @@ class DataReweightedJudge(Assembled):
         self.engine = engine or BankEngine()
         self.inner, self.outer = inner, outer
         self.max_norm = max_norm
+        self.max_sample_norm = max_sample_norm
         self.meta_every = meta_every
         self.outer_accumulation = outer_accumulation
         self.meta_average = MetaAverage(meta_decay)
@@ -195,6 +200,7 @@ class DataReweightedJudge(Assembled):
         """Losses and weights (B,) of a micro-batch, detached; the backward that its store asks for."""
         if len(samples) == 1:
             loss = self.accumulate(samples)
+            self.flat.clip_gradients(self.max_sample_norm)
             return loss, self.reweighter(samples, loss).detach()
         losses = self.objective(self.judge, samples)
         weights = self.reweighter(samples, losses.detach()).detach()
@@ -242,11 +248,11 @@ class DataReweightedJudge(Assembled):
         gradients = [self.flat.new_zeros() for _ in parts]
         losses, size = [], self.micro_batch_size
         for part, sum_of_part in zip(parts, gradients, strict=True):
-            self.flat.point_gradients_at(sum_of_part)
             first, end = max(part.start, own.start), min(part.stop, own.stop)
             for i in range(first, end, size):
                 with self.stream("meta", i):
-                    losses.append(self.accumulate(meta.part(i, min(i + size, end)), share=1 / len(part)))
+                    samples = meta.part(i, min(i + size, end))
+                    losses.append(self.accumulate_into(sum_of_part, samples, share=1 / len(part)))
         self.flat.release_gradients()
         *gradients, of_all = self.ranks.sum(*gradients, self.ranks.spread(torch.cat(losses), len(meta)))
         shares = [len(part) / len(meta) for part in parts]
@@ -254,6 +260,18 @@ class DataReweightedJudge(Assembled):
         cosine = self.meta_average.add(gradient.whole)
         self._log_meta(gradient, cosine)
         return gradient
+
+    def accumulate_into(self, gradient: Tensor, samples: JudgeBatch, share: float) -> Tensor:
+        """Add `share` times each sample's gradient, scaled down if it is too long, to `gradient` (P,); losses (B,)."""
+        if self.max_sample_norm is None:
+            self.flat.point_gradients_at(gradient)
+            return self.accumulate(samples, share)
+        own = torch.zeros_like(gradient)
+        self.flat.point_gradients_at(own)
+        losses = self.accumulate(samples)
+        self.flat.clip_gradients(self.max_sample_norm)
+        gradient.add_(own, alpha=share)
+        return losses
 
     def meta_parts(self, meta: JudgeBatch) -> list[range]:
         """Of the meta batch, those samples whose gradients are kept apart: two halves, or one that has no halves.

@@ -133,6 +133,8 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_last_bit(prepared: Prepared, t
         ({"outer_accumulation": 0}, {}, "outer_accumulation=0 must be >= 1"),
         ({"outer_accumulation": 9, "max_windows": 6}, {}, "no outer step in 6 windows"),
         ({"outer_warmup_windows": 6, "max_windows": 6}, {}, "no outer step in 6 windows"),
+        ({"engine": TraceEngine(), "max_sample_norm": 0.1}, {}, "TraceEngine keeps none of them. Use BankEngine"),
+        ({"engine": JvpEngine(), "max_sample_norm": 0.1}, {}, "JvpEngine keeps none of them. Use BankEngine"),
         ({"meta_decay": 1.0}, {}, r"meta_decay must be in \[0, 1\), got 1.0"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Callback
 
 from conftest import Prepared
 from daj_lightning.bilevel import DomainWeights, InstanceNet, InstanceTable, Uniform
@@ -74,6 +75,32 @@ def test_weights_of_one_equal_no_weights_and_plain_dpo_training(prepared: Prepar
     untouched = adapters(fit(prepared, tmp_path, reweighter=InstanceTable(), outer=still, max_windows=4))
     torch.testing.assert_close(uniform, plain_training(prepared, 4, one_backward=False), rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(uniform, untouched, rtol=1e-4, atol=1e-7)
+
+
+class Lengths(Callback):
+    """Of every row of the bank, and of the meta batch's gradient."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.rows: list[torch.Tensor] = []
+        self.metas: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *of_batch: Any) -> None:
+        self.rows.append(pl_module.store.rows.norm(dim=1))
+        if not pl_module.meta_average.is_empty:
+            self.metas.append(pl_module.meta_average.value.norm())
+
+
+def test_a_sample_norm_shortens_what_is_longer_and_nothing_else(prepared: Prepared, tmp_path: Any) -> None:
+    """In the bank; a mean of shortened meta gradients is no longer either. One that nothing reaches changes no bit."""
+    free, never, clipped = Lengths(), Lengths(), Lengths()
+    free_end = adapters(fit(prepared, tmp_path, [free], reweighter=InstanceTable(), max_windows=4))
+    median = float(free.rows[0].median())
+    same = fit(prepared, tmp_path, [never], reweighter=InstanceTable(), max_windows=4, max_sample_norm=1e6)
+    fit(prepared, tmp_path, [clipped], reweighter=InstanceTable(), max_windows=4, max_sample_norm=median)
+    assert torch.equal(adapters(same), free_end)
+    torch.testing.assert_close(clipped.rows[0], free.rows[0].clamp(max=median))
+    assert all(float(lengths.max()) <= median * (1 + 1e-5) for lengths in [*clipped.rows, *clipped.metas])
+    assert float(max(free.metas)) > median
 
 
 def test_a_window_of_one_batch_equals_its_samples_accumulated(prepared: Prepared) -> None:
