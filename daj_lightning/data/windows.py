@@ -33,7 +33,7 @@ class BilevelData(LightningDataModule):
     """
 
     tokenizer: PreTrainedTokenizerBase
-    held_out: PairDataset | PromptDataset | None
+    held_out: PairDataset | PromptDataset | None = None
     """Meta samples that no step sees; None: none were set aside."""
 
     def __init__(
