@@ -158,8 +158,9 @@ class JudgeData(BilevelData):
 
     def load_samples(self, unit: Unit, max_new_tokens: int = 0) -> None:
         limit = self.max_length - max_new_tokens
+        train = corrupt(self._read("train", unit), self.corrupt, self.seed)
         meta, held_out = set_aside(self._read("meta", unit), self.meta_validation, self.seed)
-        sets = {"train": corrupt(self._read("train", unit), self.corrupt, self.seed), "meta": meta}
+        sets = {"train": train, "meta": meta}
         if held_out:
             sets[HELD_OUT] = held_out
         encoded = {name: self._encode(samples, unit, limit) for name, samples in sets.items()}

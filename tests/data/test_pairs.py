@@ -201,7 +201,7 @@ def quiet() -> Console:
 
 def copied(labelled: Path, tmp_path: Path, *, responses: bool = True) -> Path:
     for path in labelled.iterdir():
-        if responses or not path.name.startswith("responses-"):
+        if path.is_file() and (responses or not path.name.startswith("responses-")):
             (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
 

@@ -163,7 +163,7 @@ def test_tangents_take_the_place_of_a_bank_that_nothing_else_makes_room_for() ->
 def test_a_configuration_that_shards_is_planned_sharded(tmp_path: Path) -> None:
     """Half of 48 layers, and the two that are whole at a time; each device has half of the bank's rows."""
     overlay, output = tmp_path / "fsdp2.yaml", tmp_path / "plan.json"
-    strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}
+    strategy = {"class_path": "daj_lightning.training.ShardedBase"}
     overlay.write_text(json.dumps({"trainer": {"accelerator": "cpu", "devices": 2, "strategy": strategy}}))
     config = ["--config", str(ROOT / "configs" / "lcb.yaml"), "--config", str(overlay)]
     assert main(["plan", *config, "--base", QWEN_14B, "--output", str(output)]) == 0
