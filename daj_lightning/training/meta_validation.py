@@ -72,10 +72,11 @@ class MetaValidation(Checkpoint):
     def judge(self, trainer: Trainer, module: DataReweightedJudge, value: float) -> None:
         """Keep the state, if it is the best so far; stop the run, if the best is too long ago."""
         if value < self.best:
+            before = self.state_dict()
+            self.best, self.best_window, self.num_worse = value, module.num_windows, 0  # the checkpoint holds them too
             if (problem := write_checkpoint(trainer, self.path)) is not None:
+                self.load_state_dict(before)
                 rank_zero_warn(f"{problem}; the best state so far stays that of window {self.best_window}.")
-                return
-            self.best, self.best_window, self.num_worse = value, module.num_windows, 0
             return
         self.num_worse += 1
         if self.is_exhausted:

@@ -15,7 +15,14 @@ from daj_lightning.bilevel import Uniform
 from daj_lightning.data import JudgeData, PairDataset
 from daj_lightning.evaluation import BeforeAfter
 from daj_lightning.records import DajError
-from daj_lightning.training import MetaValidation, WindowCheckpoint, is_whole, mean_loss
+from daj_lightning.training import (
+    MetaValidation,
+    UnwrittenError,
+    WindowCheckpoint,
+    is_whole,
+    mean_loss,
+    meta_validation,
+)
 from daj_lightning.training.checkpoint import checkpoint_path
 from tiny import toy_data, toy_module, toy_trainer
 
@@ -92,7 +99,10 @@ def test_a_run_stops_after_its_patience_keeps_the_best_state_and_reports(
     assert module.num_windows == 4
     assert is_whole(best)
     assert is_whole(checkpoint_path(tmp_path / "c", 4)), "the end of a run is saved, wherever it is"
-    assert torch.load(best, weights_only=False)["daj"]["num_windows"] == 2
+    saved = torch.load(best, weights_only=False)
+    assert saved["daj"]["num_windows"] == 2
+    (state,) = (of for name, of in saved["callbacks"].items() if "Scripted" in name)
+    assert state == {"best": 0.4, "best_window": 2, "num_worse": 0}
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["windows"] == 4
 
@@ -111,6 +121,24 @@ def test_patience_survives_an_interruption(prepared: Prepared, tmp_path: Path) -
     assert run(tmp_path / "unbroken") == 4
     assert run(tmp_path / "resumed", checkpoint_path(tmp_path / "unbroken", 3)) == 4
     assert run(tmp_path / "again", checkpoint_path(tmp_path / "unbroken", 4)) == 4, "an ended run goes no further"
+
+
+def test_a_best_state_that_has_no_room_leaves_the_one_before(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three improvements cannot be written; the run goes on, and the third is."""
+    failing = iter([None, UnwrittenError("no room", no_room=True), None])
+    real = meta_validation.write_checkpoint
+
+    def write(trainer: Trainer, path: Path) -> UnwrittenError | None:
+        return next(failing) or real(trainer, path)
+
+    monkeypatch.setattr(meta_validation, "write_checkpoint", write)
+    callback = Scripted([0.5, 0.4, 0.45, 0.6, 0.6, 0.6], tmp_path / "best.ckpt", patience=None)
+    data = toy_data(prepared.root, prepared.base, **HALF)
+    with pytest.warns(UserWarning, match=r"no room; the best state so far stays that of window 1"):
+        toy_trainer(tmp_path, [callback], enable_checkpointing=True).fit(toy_module(prepared.base), data)
+    assert (callback.best, callback.best_window, callback.num_worse) == (0.45, 3, 3)
 
 
 def test_without_held_out_problems_or_before_the_measurement_it_is_refused(prepared: Prepared, tmp_path: Path) -> None:
