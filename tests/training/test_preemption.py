@@ -16,7 +16,7 @@ from conftest import Prepared
 from daj_lightning.objectives import GRPO
 from daj_lightning.records import Stopped
 from daj_lightning.rollout import TransformersEngine
-from daj_lightning.training import Rollouts, WindowCheckpoint, last_checkpoint
+from daj_lightning.training import AtomicCheckpointIO, Rollouts, WindowCheckpoint, last_checkpoint
 from daj_lightning.training.preemption import StopRequests, requeue, requeue_signal
 from tiny import Vowels, toy_data, toy_module, toy_trainer
 
@@ -27,6 +27,14 @@ class Signals(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == 2:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Interrupts(Callback):
+    """Ctrl-C in the third window; the second one comes while that is saved."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 class Closes(TransformersEngine):
@@ -50,6 +58,41 @@ def test_a_run_that_is_stopped_closes_the_engine_of_its_rollouts(prepared: Prepa
     assert stopped.value.code == 143
     assert last_checkpoint(tmp_path / "checkpoints").name == "window-000003.ckpt"
     assert engine.closed == 1
+
+
+class SavesUnderSignals(AtomicCheckpointIO):
+    """The process is sent a signal while it writes a checkpoint of these windows."""
+
+    def __init__(self, number: signal.Signals, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.number, self.names = number, names
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        if Path(path).name in self.names:
+            os.kill(os.getpid(), self.number)
+        super().save_checkpoint(checkpoint, path, storage_options)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "number", "window", "status"),
+    [
+        ([], signal.SIGTERM, "window-000006.ckpt", 143),  # the last: nothing comes after it that would hear
+        ([Interrupts()], signal.SIGINT, "window-000003.ckpt", 130),
+    ],
+    ids=["in the last save", "a second Ctrl-C in the save"],
+)
+def test_a_signal_while_the_state_is_saved_is_heard_and_breaks_nothing_off(
+    prepared: Prepared, tmp_path: Path, callbacks: list[Callback], number: signal.Signals, window: str, status: int
+) -> None:
+    saves = WindowCheckpoint(str(tmp_path / "checkpoints"), every_n_windows=100)
+    trainer = toy_trainer(tmp_path, [*callbacks, saves], plugins=[SavesUnderSignals(number, (window,))])
+    try:
+        with pytest.raises(Stopped) as stopped:
+            trainer.fit(toy_module(prepared.base), toy_data(prepared.root, prepared.base))
+    finally:
+        saves.stop_requests.release()
+    assert stopped.value.code == status
+    assert last_checkpoint(tmp_path / "checkpoints").name == window
 
 
 def test_a_run_that_ends_by_itself_gives_the_signals_back(prepared: Prepared, tmp_path: Path) -> None:
