@@ -10,6 +10,7 @@ from daj_lightning.bilevel.hypergradient import (
     mean_credits,
     split_half_correlation,
 )
+from daj_lightning.bilevel.instance_net import InstanceNet
 from daj_lightning.bilevel.lazy_adam import LazyAdam
 from daj_lightning.bilevel.meta_average import MetaAverage
 from daj_lightning.bilevel.offload import OffloadedBank, bank_dot
@@ -18,7 +19,6 @@ from daj_lightning.bilevel.recompute import RecomputedLoss
 from daj_lightning.bilevel.reweighting import (
     DomainWeights,
     HierarchicalWeights,
-    InstanceNet,
     InstanceTable,
     Reweighter,
     TrainingSet,

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from daj_lightning.kernels import instance_net, instance_net_hypergrad, squareplus
+from daj_lightning.kernels import squareplus
 from daj_lightning.records import DajError, JudgeBatch
 
 
@@ -54,6 +54,9 @@ class Reweighter(nn.Module, ABC):
 
     def measure(self, batch: JudgeBatch, first: Tensor, second: Tensor) -> None:
         """Told after an outer step: d L_meta / d alpha (B,) of the batch by each half of the meta batch."""
+
+    def observe(self, batch: JudgeBatch, losses: Tensor) -> None:
+        """Told at the end of every window what its samples' losses (K,) were, for weights that depend on the past."""
 
     def named_weights(self) -> dict[str, float]:
         """Weights worth a line in the log, by name; empty where there are too many."""
@@ -194,73 +197,6 @@ def _domain_means(values: Tensor, domains: Tensor) -> Tensor:
     """(B,) for each entry the mean over its domain's entries."""
     same = (domains[:, None] == domains).to(values.dtype)
     return same @ values / same.sum(dim=1)
-
-
-Feature = Literal["loss", "reward_mean", "reward_spread", "response_length"]
-
-
-class InstanceNet(Reweighter):
-    """A weight as a function of the sample's loss (paper, Eq. 2: "instance net").
-
-    alpha_i = squareplus(MLP(features_i)), two hidden layers (App. B: "each containing 10 hidden units"), random
-    start near 1, not normalised. The loss enters detached: the weight is data, not a second objective.
-
-    Args:
-        hidden: units in each hidden layer.
-        features: of a sample. The paper has the loss alone; under GRPO that is about 0 whatever the sample, while
-            the mean reward of its group says how hard it is, and the spread how much it can teach (ours).
-            "response_length": ln(1 + mean tokens of its responses) / 10.
-    """
-
-    def __init__(self, hidden: int = 10, features: Sequence[Feature] = ("loss",)) -> None:
-        super().__init__()
-        if hidden < 1 or not features or len(set(features)) < len(features) or set(features) - set(get_args(Feature)):
-            raise DajError(
-                f"the instance net needs hidden >= 1 and different features of {get_args(Feature)}; got {hidden} and "
-                f"{list(features)}."
-            )
-        self.hidden, self.features = hidden, tuple(features)
-        self.needs_rewards = bool({"reward_mean", "reward_spread"} & set(features))
-        self.net = nn.Sequential(
-            nn.Linear(len(features), hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
-        )
-
-    def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
-        return instance_net(self._features(batch, losses), self._flat(), self.hidden)
-
-    @torch.no_grad()
-    def accumulate(self, batch: JudgeBatch, losses: Tensor, derivative: Tensor) -> None:
-        """In one launch where the extension serves: the net is so small that autograd's launches are all its time.
-
-        Gradient hooks do not run.
-        """
-        parameters, features = list(self.net.parameters()), self._features(batch, losses)
-        _, gradient = instance_net_hypergrad(features, self._flat(), derivative.to(features.dtype), self.hidden)
-        for parameter, part in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
-            if not parameter.requires_grad:
-                continue
-            part = part.view_as(parameter)
-            parameter.grad = part if parameter.grad is None else parameter.grad + part
-
-    def _flat(self) -> Tensor:
-        """The net's parameters, one after the other."""
-        return torch.cat([parameter.flatten() for parameter in self.net.parameters()])
-
-    def _features(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
-        """(B, F)."""
-        return torch.stack([_feature(name, batch, losses.detach()) for name in self.features], dim=1)
-
-
-def _feature(name: Feature, batch: JudgeBatch, losses: Tensor) -> Tensor:
-    """(B,) in the losses' dtype."""
-    if name == "loss":
-        return losses
-    if name == "response_length":
-        tokens = batch.response_mask.sum(dim=1).view(len(batch), -1).to(losses.dtype)
-        return torch.log1p(tokens.mean(dim=1)) / 10
-    assert batch.rewards is not None
-    rewards = batch.rewards.view(len(batch), -1).to(losses.dtype)
-    return rewards.mean(dim=1) if name == "reward_mean" else rewards.std(dim=1, correction=0)
 
 
 def shares(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:

@@ -146,6 +146,7 @@ class DataReweightedJudge(Assembled):
             self.outer_step(credits)  # the weights move
             self.compare(halves)
         self.engine.forget()
+        self.reweighter.observe(inner, losses)
         self.num_windows += 1
         self.report = StepReport.of(inner, losses, weights, credits)
 

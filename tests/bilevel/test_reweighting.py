@@ -269,3 +269,65 @@ def test_accumulate_leaves_what_is_frozen_and_takes_a_derivative_of_another_dtyp
     net.accumulate(make_batch(4), torch.rand(4), torch.ones(4, dtype=torch.float64))
     assert frozen.grad is None
     assert all(parameter.grad is not None and parameter.grad.dtype is torch.float32 for parameter in others)
+
+
+class TestNormalizedNet:
+    """make_batch(6): samples 0 to 5."""
+
+    LOSSES = torch.tensor([0.1, 0.4, 0.9, 1.6, 2.5, 0.2], dtype=torch.float64)
+
+    def net(self, *features: str, seen: bool = True) -> InstanceNet:
+        torch.manual_seed(1)
+        net = InstanceNet(features=features or ("loss",), normalize=True).double()  # type: ignore[arg-type]
+        net.build(TRAINING_SET)
+        if seen:
+            net.observe(make_batch(6), self.LOSSES)
+        return net
+
+    def test_weights_are_one_on_average_over_what_was_seen_and_before_that_one(self) -> None:
+        losses = self.LOSSES
+        assert self.net(seen=False)(make_batch(6), losses).tolist() == [1.0] * 6
+        weights = self.net()(make_batch(6), losses)
+        assert float(weights.mean()) == pytest.approx(1)
+        assert float(weights.std()) > 0.01
+
+    def test_neither_the_scale_nor_the_level_of_the_losses_counts(self) -> None:
+        other = self.net(seen=False)
+        other.observe(make_batch(6), 7 * self.LOSSES + 3)
+        torch.testing.assert_close(other(make_batch(6), 7 * self.LOSSES + 3), self.net()(make_batch(6), self.LOSSES))
+
+    def test_a_feature_that_is_the_same_for_all_says_nothing(self) -> None:
+        net = self.net(seen=False)
+        net.observe(make_batch(6), torch.full((6,), 0.5, dtype=torch.float64))
+        assert net(make_batch(6), self.LOSSES).tolist() == [1.0] * 6
+
+    @pytest.mark.parametrize("seen", [True, False])
+    def test_accumulate_is_the_derivative_of_forward(self, seen: bool) -> None:
+        net, derivative = self.net(seen=seen), torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+        batch, losses = make_batch(3), torch.tensor([0.3, 1.1, 0.2], dtype=torch.float64)
+        net.accumulate(batch, losses, derivative)
+        mine = [parameter.grad for parameter in net.parameters()]
+        if seen:
+            wanted = torch.autograd.grad((net(batch, losses) * derivative).sum(), list(net.parameters()))
+            assert max(float(gradient.abs().max()) for gradient in wanted) > 1e-3
+        else:
+            wanted = tuple(torch.zeros_like(parameter) for parameter in net.parameters())
+        torch.testing.assert_close(mine, list(wanted))
+
+    def test_the_mean_loss_is_over_a_samples_windows(self) -> None:
+        net = InstanceNet(features=("mean_loss",))
+        net.build(TRAINING_SET)
+        few, rest = make_batch(6).part(0, 2), make_batch(6).part(2, 6)
+        net.observe(few, torch.tensor([1.0, 2.0]))
+        net.observe(few, torch.tensor([3.0, 2.0]))
+        plain = InstanceNet()
+        plain.load_state_dict(net.state_dict(), strict=False)
+        torch.testing.assert_close(net(few, torch.tensor([5.0, 2.0])), plain(few, torch.tensor([3.0, 2.0])))
+        losses = torch.rand(4)
+        torch.testing.assert_close(net(rest, losses), plain(rest, losses))  # the first time, its loss
+
+    def test_memory_is_part_of_a_checkpoint_where_there_is_one(self) -> None:
+        net, other = self.net("loss", "mean_loss"), self.net("loss", "mean_loss", seen=False)
+        other.load_state_dict(net.state_dict())
+        torch.testing.assert_close(other(make_batch(6), self.LOSSES), net(make_batch(6), self.LOSSES))
+        assert not [name for name in InstanceNet().state_dict() if "net." not in name]
