@@ -1,21 +1,24 @@
 """Do learned weights help, and is there a simpler way? Scenarios with known truth, and baselines at equal samples.
 
-    python tools/ablation.py prepare                     # executes the bank's programs, trains two judges: half an hour
+    python tools/study_noise.py prepare                  # executes two banks, makes the base: five minutes
     python tools/ablation.py run --seeds 0:20            # appends to runs/ablation/runs.jsonl; skips what is there
-    python tools/ablation.py run --quick                 # two seeds of two scenarios, three methods: some five minutes
-    python tools/ablation.py report                      # a table for each scenario
+    python tools/ablation.py run --quick                 # two seeds of two scenarios, three methods: a minute
+    python tools/ablation.py report --csv docs/ablation.csv
 
-A run takes some twenty seconds of CPU. Data and methods: tools/ablation_data.py and tools/ablation_methods.py. The
-primary metric is forced-choice accuracy on the clean test pairs, against the best baseline; the area under the curve
-of the weights says whether they found the bad labels.
+A run takes some three seconds of CPU, under GRPO thirty. Seeds come one after the other, each with all that is asked
+for, so that the finished seeds are always complete. Data and methods: tools/ablation_data.py and
+tools/ablation_methods.py; preregistered in docs/study.md. The primary metric is forced-choice accuracy on the clean
+test pairs, against the best baseline; the area under the curve of the weights says whether they found the bad labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import logging
 import random
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,31 +27,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ablation_data import NOISE, ROOT, SCENARIOS, Pools, Scenario, make, prepare_banks
+from ablation_data import DOMAINS, NOISE, ROOT, SCENARIOS, Pools, Scenario, make
 from ablation_methods import (
     META_DOMAIN,
-    NUM_JUDGES,
     OUTER,
     FixedWeights,
     GroupDRO,
     Method,
     Outcome,
+    RobustNet,
     SmallLoss,
     auc,
-    pretrain,
     train,
 )
-from daj_lightning.bilevel import DomainWeights, InstanceNet, InstanceTable, Uniform
-from daj_lightning.data.datamodule import LCB_DOMAINS
-from daj_lightning.objectives import KTO, ORPO, Objective
+from daj_lightning.bilevel import DomainWeights, InstanceTable
+from daj_lightning.objectives import GRPO, KTO, ORPO, Objective
+from daj_lightning.training import Rollouts
 
 OUTPUT = ROOT / "runs.jsonl"
-OURS = ("domain", "table", "net", "domain, meta among the data")
+OURS = ("domain", "table", "net", "table, stopped early", "domain, meta among the data")
 FIRST: Mapping[str, Method] = {
-    "none": Method(Uniform),
+    "none": Method(),
     "domain": Method(DomainWeights, OUTER["domain"]),
     "table": Method(InstanceTable, OUTER["table"]),
-    "net": Method(InstanceNet, OUTER["net"]),
+    "net": Method(RobustNet, OUTER["net"]),
+    "table, stopped early": Method(InstanceTable, OUTER["table"], stops_early=True),
     "domain, meta among the data": Method(DomainWeights, OUTER["domain"], "union", with_meta_domain=True),
     "train and meta": Method(mixture="union"),
     "train, then meta": Method(mixture="train then meta"),
@@ -64,11 +67,29 @@ AFTERWARDS = (
     "table, frozen",
     "table, permuted",
 )
-META_SIZES = (8, 32)
+EVERY = (*FIRST, *AFTERWARDS)
+EVEN_ONLY = tuple(name for name in EVERY if name != "inverse domain size")
+"""Where every domain has as many pairs, its inverse size is no weight."""
+BRIEF = tuple(name for name in EVEN_ONLY if name not in AFTERWARDS)
+METHODS: Mapping[str, Sequence[str]] = {
+    "clean": BRIEF,
+    "flipped domains": EVEN_ONLY,
+    "flipped instances": EVEN_ONLY,
+    "thinned tests": EVERY,
+    "easy-heavy": (*BRIEF, "inverse domain size"),
+    "other trajectories": (*BRIEF, "inverse domain size"),
+}
+META_SIZES = (8, 128, 1000)
+"""Beside the scenarios' own; the last is all there are."""
+META_METHODS = ("domain", "table", "train and meta", "meta alone")
 OBJECTIVES: Mapping[str, Callable[[], Objective]] = {
     "KTO": lambda: KTO(beta=1.0),
     "ORPO": lambda: ORPO(),
+    "GRPO": lambda: GRPO(beta=0.1),
 }
+"""Of Table 4, beside DPO."""
+NUM_TABLE_SEEDS = 3
+GROUP_SIZE, RESPONSE_TOKENS = 8, 40
 
 
 @dataclass(frozen=True)
@@ -85,6 +106,8 @@ class Run:
     loss_auc: float | None
     """Of minus the final losses."""
     domain_weights: dict[str, float]
+    window: int
+    """Of the state that was tested."""
     cpu_s: float
 
     @property
@@ -97,7 +120,7 @@ def run_of(condition: str, seed: int, scenario: Scenario, outcome: Outcome) -> R
     def told(value: float) -> float | None:
         return None if np.isnan(value) else round(value, 4)
 
-    per_pair = len(outcome.weights) // len(scenario.is_clean)  # KTO's samples are the two responses
+    per_pair = len(outcome.weights) // len(scenario.is_clean)  # KTO has a sample for each response
     is_clean = [true for true in scenario.is_clean for _ in range(per_pair)]
     return Run(
         condition,
@@ -106,6 +129,7 @@ def run_of(condition: str, seed: int, scenario: Scenario, outcome: Outcome) -> R
         told(auc(outcome.weights, is_clean)),
         told(auc([-loss for loss in outcome.losses], is_clean)),
         {name: round(weight, 4) for name, weight in outcome.domain_weights.items()},
+        outcome.window,
         round(outcome.cpu_s, 1),
     )
 
@@ -117,7 +141,7 @@ def afterwards(name: str, scenario: Scenario, done: Mapping[str, Outcome], seed:
         weights = [1 / domains.count(domain) for domain in domains]
     elif name == "meta at its learned share":
         learned = done["domain, meta among the data"].domain_weights
-        counts = {**{d: domains.count(d) for d in LCB_DOMAINS}, META_DOMAIN: len(scenario.meta)}
+        counts = {**{d: domains.count(d) for d in DOMAINS}, META_DOMAIN: len(scenario.meta)}
         mass = {domain: learned[domain] * count for domain, count in counts.items()}
         return Method(mixture="union", meta_share=mass[META_DOMAIN] / sum(mass.values()))
     elif name == "domain weights, frozen":
@@ -158,42 +182,42 @@ class Study:
             if method in AFTERWARDS:
                 source = needed.get(method, "table")
                 if method != "inverse domain size" and source not in outcomes:
-                    outcomes[source] = train(scenario, FIRST[source], seed)[0]
+                    outcomes[source] = train(scenario, FIRST[source], seed)
             chosen = FIRST[method] if method in FIRST else afterwards(method, scenario, outcomes, seed)
-            outcomes[method] = self.keep(f"{name} / {method}", seed, scenario, chosen)
+            outcomes[method] = train(scenario, chosen, seed)
+            self.keep(f"{name} / {method}", seed, scenario, outcomes[method])
 
     def meta_sizes(self, name: str, seed: int) -> None:
-        """Fewer meta samples, and a meta set of which many labels are turned."""
+        """Other numbers of meta samples, and a meta set of which many labels are turned."""
         for label, settings in (
             *((f"meta {size}", {"num_meta": size}) for size in META_SIZES),
             ("meta misaligned", {"misaligned": True}),
         ):
             scenario = make(self.pools, name, seed, **settings)  # type: ignore[arg-type]
-            for method in ("domain", "table", "train and meta", "meta alone"):
-                self.keep(f"{name} / {method}, {label}", seed, scenario, FIRST[method])
+            for method in META_METHODS:
+                condition = f"{name} / {method}, {label}"
+                if (condition, seed) not in self.done:
+                    self.keep(condition, seed, scenario, train(scenario, FIRST[method], seed))
 
     def objectives(self, name: str, seed: int) -> None:
-        """The paper's Table 4 on the bank."""
+        """The paper's Table 4 on the bank; DPO's row is among the methods."""
         scenario = make(self.pools, name, seed)
         for label, objective in OBJECTIVES.items():
             for method in ("none", "domain", "table", "net"):
-                self.keep(f"{name} / {label} {method}", seed, scenario, FIRST[method], objective())
+                condition = f"{name} / {label} {method}"
+                if (condition, seed) in self.done:
+                    continue
+                own = objective()
+                rollouts = Rollouts(group_size=GROUP_SIZE, max_new_tokens=RESPONSE_TOKENS) if label == "GRPO" else None
+                self.keep(condition, seed, scenario, train(scenario, FIRST[method], seed, own, rollouts))
 
-    def keep(
-        self, condition: str, seed: int, scenario: Scenario, method: Method, objective: Objective | None = None
-    ) -> Outcome:
-        outcome, _ = train(scenario, method, seed, objective)
-        if (condition, seed) not in self.done:
-            self.done.add((condition, seed))
-            run = run_of(condition, seed, scenario, outcome)
-            with self.output.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(run)) + "\n")
-            print(
-                f"{condition}, seed {seed}: {run.accuracy:.1%}, AUC weights {run.weight_auc} losses {run.loss_auc}, "
-                f"{run.cpu_s} s",
-                flush=True,
-            )
-        return outcome
+    def keep(self, condition: str, seed: int, scenario: Scenario, outcome: Outcome) -> None:
+        self.done.add((condition, seed))
+        run = run_of(condition, seed, scenario, outcome)
+        with self.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(run)) + "\n")
+        found = f"AUC weights {run.weight_auc} losses {run.loss_auc}"
+        print(f"{condition}, seed {seed}: {run.accuracy:.1%}, {found}, {run.cpu_s} s", flush=True)
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -224,28 +248,42 @@ def difference(runs: Sequence[Run], first: str, second: str, draws: int = 10_000
 def report(runs: Sequence[Run]) -> None:
     """A table for each scenario: accuracy, against none, against the best of the baselines; areas under the curve."""
     for name in SCENARIOS:
-        own = [run for run in runs if run.condition.startswith(f"{name} / ")]
-        conditions = list(dict.fromkeys(run.condition for run in own))
-        if not conditions:
+        of: dict[str, list[Run]] = {}
+        for run in runs:
+            scenario, method = run.condition.split(" / ")
+            if scenario == name:
+                of.setdefault(method, []).append(run)
+        if not of:
             continue
-        of = {c: [run for run in own if run.condition == c] for c in conditions}
-        method = {c: c.removeprefix(f"{name} / ") for c in conditions}
-        mean = {c: float(np.mean([run.accuracy for run in of[c]])) for c in conditions}
-        baselines = [c for c in conditions if method[c] not in OURS and method[c] in (*FIRST, *AFTERWARDS)]
-        best = max(baselines, key=lambda c: mean[c])
-        print(f"\n**{name}**: {(SCENARIOS[name].__doc__ or '').strip()} Best baseline: {method[best]}.\n")
-        print(
-            "| method | seeds | test accuracy | minus none | minus the best baseline | AUC of weights | AUC of losses |"
+        mean = {method: float(np.mean([run.accuracy for run in own])) for method, own in of.items()}
+        baselines = [method for method in of if method in EVERY and method not in OURS]
+        best = max(baselines, key=lambda method: mean[method])
+        print(f"\n**{name}**: {(SCENARIOS[name].__doc__ or '').strip()} Best baseline: {best}.\n")
+        header = (
+            "method",
+            "seeds",
+            "test accuracy",
+            "minus none",
+            f"minus {best}",
+            "AUC of weights",
+            "of losses",
+            "CPU s",
         )
-        print("|---|---|---|---|---|---|---|")
-        for c in conditions:
-            against = [f"{name} / none", best]
+        print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
+        for method, own in of.items():
             points = [
-                "" if c == other else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*difference(runs, c, other))
-                for other in against
-            ]
-            aucs = [mean_of([run.weight_auc for run in of[c]]), mean_of([run.loss_auc for run in of[c]])]
-            print(f"| {method[c]} | {len(of[c])} | {mean[c]:.1%} | {' | '.join(points)} | {' | '.join(aucs)} |")
+                "" if method == other else "{:+.1f} [{:+.1f}, {:+.1f}]".format(
+                    *difference(runs, f"{name} / {method}", f"{name} / {other}")
+                )
+                for other in ("none", best)
+            ]  # fmt: skip
+            aucs = [mean_of([run.weight_auc for run in own]), mean_of([run.loss_auc for run in own])]
+            cells = method, str(len(own)), f"{mean[method]:.1%}", *points, *aucs, f"{cpu_s(own):.0f}"
+            print(f"| {' | '.join(cells)} |")
+
+
+def cpu_s(runs: Sequence[Run]) -> float:
+    return float(np.median([run.cpu_s for run in runs]))
 
 
 def mean_of(values: Sequence[float | None]) -> str:
@@ -257,38 +295,53 @@ def mean_of(values: Sequence[float | None]) -> str:
     return f"{np.mean(known):.3f} ± {error:.3f}"
 
 
+def write_csv(runs: Sequence[Run], path: Path) -> None:
+    """A line a run."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["condition", "seed", "test_accuracy", "auc_weights", "auc_losses", "window", "cpu_s"])
+        for run in sorted(runs, key=lambda r: (r.condition, r.seed)):
+            aucs = ["" if value is None else value for value in (run.weight_auc, run.loss_auc)]
+            writer.writerow([run.condition, run.seed, f"{run.accuracy:.4f}", *aucs, run.window, run.cpu_s])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("prepare", "run", "report"))
-    parser.add_argument("--seeds", default="0:20", help="first:end")
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("--seeds", default="0:20", help="first:end; of a report too")
     parser.add_argument("--scenarios", nargs="*", choices=list(SCENARIOS), default=list(SCENARIOS))
-    parser.add_argument("--methods", nargs="*", choices=[*FIRST, *AFTERWARDS], default=[*FIRST, *AFTERWARDS])
     parser.add_argument(
-        "--meta_sizes", action="store_true", help="of flipped domains: smaller and misaligned meta sets"
+        "--meta_sizes", action="store_true", help="of flipped instances: smaller, larger and misaligned meta sets"
     )
-    parser.add_argument("--objectives", action="store_true", help="the paper's Table 4, of flipped domains")
+    parser.add_argument("--objectives", action="store_true", help="the paper's Table 4 on flipped domains")
     parser.add_argument("--quick", action="store_true", help="two seeds, two scenarios, three methods")
     parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--csv", type=Path, help="of the report: a line a run")
     args = parser.parse_args()
+    first, end = map(int, args.seeds.split(":"))
     if args.what == "report":
-        report(read_runs(args.output))
+        runs = [run for run in read_runs(args.output) if first <= run.seed < end]
+        report(runs)
+        if args.csv:
+            write_csv(runs, args.csv)
         return
     torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if args.what == "prepare":
-        prepare_banks()
-        for index in range(NUM_JUDGES):
-            pretrain(index)
-        return
-    study = Study(args.output)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    study, methods = Study(args.output), METHODS
     if args.quick:
-        args.seeds, args.scenarios, args.methods = "0:2", ["clean", "flipped domains"], ["none", "domain", "meta alone"]
-    for seed in range(*map(int, args.seeds.split(":"))):
+        end = first + 2
+        args.scenarios, methods = (
+            ["clean", "flipped domains"],
+            dict.fromkeys(SCENARIOS, ("none", "domain", "meta alone")),
+        )
+    for seed in range(first, end):
         for name in args.scenarios:
-            study.run(name, seed, args.methods)
+            study.run(name, seed, methods[name])
         if args.meta_sizes:
-            study.meta_sizes("flipped domains", seed)
-        if args.objectives:
+            study.meta_sizes("flipped instances", seed)
+        if args.objectives and seed < NUM_TABLE_SEEDS:
             study.objectives("flipped domains", seed)
 
 

@@ -1,7 +1,8 @@
 """Scenarios with known truth, made of the bundled bank: which training pairs are good is known, and only here.
 
 A scenario is a set of training pairs, each with whether its label is right, a meta set, and test pairs. The bank's
-programs are executed once; scenarios choose among them, turn labels round, or look at fewer tests.
+programs are executed once; scenarios choose among them, turn labels round, or look at fewer tests. Prompts show the
+problem's title and two short programs, because a run has seconds: the base is that of tools/noise_base.py.
 Letters: S training pairs, D domains.
 """
 
@@ -16,24 +17,28 @@ from pathlib import Path
 
 from daj_lightning.data import BankSource, JudgeData, TemplatedResponses, read_jsonl
 from daj_lightning.data.comparisons import mixed_comparisons
-from daj_lightning.data.datamodule import LCB_DOMAINS
 from daj_lightning.data.labels import read_labels
 from daj_lightning.data.pairs import preference_pairs
 from daj_lightning.execution import Limits
 from daj_lightning.judge import PromptTemplate
 from daj_lightning.records import Candidate, DajError, Pair, Problem
-from study_learning import swapped_domains
 
 ROOT = Path("runs/ablation")
-NUM_TRAIN = 144
-"""S, of every scenario."""
-NUM_META_PAIRS = 96
-PAIRS_PER_PROBLEM = 4
-MAX_CHARACTERS = 900
-"""Of a training or meta prompt: short ones, because a run has ten seconds. Test prompts have no limit."""
+DOMAINS = ("atcoder-easy", "atcoder-medium", "leetcode-easy", "leetcode-medium")
+"""Those of the bank that have short programs enough."""
+NUM_TRAIN = 96
+"""S, of every scenario; as many of each domain where nothing else is said."""
+NUM_META_PAIRS = 32
+"""16 pairs of programs in both orders, so that a lean to one position cancels in the whole set."""
+PAIRS_PER_PROBLEM = 8
+MAX_CHARACTERS = 450
+"""Of a prompt."""
 NOISE = 0.3
 """Share of turned labels."""
+NUM_FLIPPED = 2
+"""Domains of which every label is turned."""
 EASY_SHARE = 0.8
+WEAK_SHARE = 0.75
 MISALIGNED = 0.4
 """Share of turned labels in a misaligned meta set."""
 NUM_TESTS_LEFT = 1
@@ -101,8 +106,8 @@ class Bank:
         labels = read_labels([self.root / "verdicts.jsonl"])
         return {name: (label.verdict.num_passed, label.verdict.passed) for name, label in labels.items()}
 
-    def pairs(self, side: str, num_tests: int | None = None) -> list[tuple[Pair, bool]]:
-        """Each (right, wrong) pair of programs in one order, and whether the label is true.
+    def pairs(self, side: str, num_tests: int | None = None, both_orders: bool = False) -> list[tuple[Pair, bool]]:
+        """Short (right, wrong) pairs that show the problem's title alone, and whether the label is true.
 
         Args:
             num_tests: the first hidden tests alone decide who passes; None: all.
@@ -111,19 +116,19 @@ class Bank:
         labels = {n: ok or (num_tests is not None and k >= num_tests) for n, (k, ok) in self.num_passed.items()}
         template, found = PromptTemplate("bare"), []
         for name in self.sides[side]:
+            problem = replace(self.problems[name], statement=self.problems[name].title)
             own = self.candidates.get(name, [])
-            asked = mixed_comparisons(self.problems[name], own, labels, template, PAIRS_PER_PROBLEM, 0, swap=False)
+            asked = mixed_comparisons(problem, own, labels, template, PAIRS_PER_PROBLEM, 0, swap=both_orders)
             for comparison, pair in zip(asked, preference_pairs(asked, RESPONSES), strict=True):
                 true = all(truth[c] == passed for c, passed in zip(pair.candidate_ids, comparison.passed, strict=True))
-                found.append((pair, true))
+                if len(pair.prompt) <= MAX_CHARACTERS:
+                    found.append((pair, true))
         return found
 
 
 RESPONSES = TemplatedResponses(format_error_rate=0.0)
 HASTY = Bank(ROOT / "data", "hasty", seed=0)
 WEAK = Bank(ROOT / "weak", "weak", seed=0)
-OTHER = Bank(ROOT / "pretraining", "hasty", seed=1)
-"""What the judges know before: clean pairs of other instances."""
 
 
 def swapped(pair: Pair) -> Pair:
@@ -139,84 +144,83 @@ class Pools:
     """Pairs to draw from; read once."""
 
     @cached_property
-    def train(self) -> list[tuple[Pair, bool]]:
-        return _short(HASTY.pairs("train"))
+    def train(self) -> list[Pair]:
+        return [pair for pair, _ in HASTY.pairs("train")]
 
     @cached_property
     def thinned(self) -> list[tuple[Pair, bool]]:
         """Of both policies, labelled by the first hidden test."""
-        return _short([*HASTY.pairs("train", NUM_TESTS_LEFT), *WEAK.pairs("train", NUM_TESTS_LEFT)])
+        return [*HASTY.pairs("train", NUM_TESTS_LEFT), *WEAK.pairs("train", NUM_TESTS_LEFT)]
 
     @cached_property
-    def weak(self) -> list[tuple[Pair, bool]]:
-        return _short(WEAK.pairs("train"))
+    def weak(self) -> list[Pair]:
+        return [pair for pair, _ in WEAK.pairs("train")]
 
     @cached_property
-    def meta(self) -> list[Pair]:
-        return [pair for pair, _ in _short(HASTY.pairs("meta"))]
+    def meta(self) -> list[tuple[Pair, Pair]]:
+        """The two orders of each question."""
+        pairs = [pair for pair, _ in HASTY.pairs("meta", both_orders=True)]
+        return list(zip(pairs[::2], pairs[1::2], strict=True))
 
     @cached_property
     def test(self) -> list[Pair]:
         return [pair for pair, _ in HASTY.pairs("test")]
 
 
-def _short(pairs: Sequence[tuple[Pair, bool]]) -> list[tuple[Pair, bool]]:
-    return [(pair, true) for pair, true in pairs if len(pair.prompt) <= MAX_CHARACTERS]
-
-
-def draw(
-    pool: Sequence[tuple[Pair, bool]], shares: Mapping[str, float], rng: random.Random, number: int = NUM_TRAIN
-) -> list[tuple[Pair, bool]]:
-    """`number` pairs, of each domain its share."""
+def draw(pool: Sequence[Pair], shares: Mapping[str, float], rng: random.Random) -> list[Pair]:
+    """NUM_TRAIN pairs, of each domain its share."""
     drawn = []
     for domain, share in shares.items():
-        own = [entry for entry in pool if entry[0].domain == domain]
-        wanted = round(share * number)
+        own = [pair for pair in pool if pair.domain == domain]
+        wanted = round(share * NUM_TRAIN)
         if len(own) < wanted:
             raise DajError(f"the bank has {len(own)} short pairs of {domain}, wanted {wanted}. Lower NUM_TRAIN.")
         drawn += rng.sample(own, wanted)
     return drawn
 
 
-EVEN = dict.fromkeys(LCB_DOMAINS, 1 / len(LCB_DOMAINS))
+EVEN = dict.fromkeys(DOMAINS, 1 / len(DOMAINS))
+Labelled = list[tuple[Pair, bool]]
 
 
-def clean(pools: Pools, rng: random.Random, seed: int) -> list[tuple[Pair, bool]]:
+def clean(pools: Pools, rng: random.Random) -> Labelled:
     """Every label true: weights must not hurt."""
-    return draw(pools.train, EVEN, rng)
+    return [(pair, True) for pair in draw(pools.train, EVEN, rng)]
 
 
-def flipped_domains(pools: Pools, rng: random.Random, seed: int) -> list[tuple[Pair, bool]]:
-    """Every label of three of the six domains turned round."""
-    of = swapped_domains(seed, LCB_DOMAINS)
-    return [(swapped(p), False) if p.domain in of else (p, true) for p, true in draw(pools.train, EVEN, rng)]
+def flipped_domains(pools: Pools, rng: random.Random) -> Labelled:
+    """Every label of two of the four domains turned round."""
+    of = rng.sample(DOMAINS, NUM_FLIPPED)
+    return [(swapped(p), False) if p.domain in of else (p, True) for p in draw(pools.train, EVEN, rng)]
 
 
-def flipped_instances(pools: Pools, rng: random.Random, seed: int) -> list[tuple[Pair, bool]]:
+def flipped_instances(pools: Pools, rng: random.Random) -> Labelled:
     """A share of all labels turned round, whatever their domain."""
     drawn = draw(pools.train, EVEN, rng)
     turned = set(rng.sample(range(len(drawn)), round(NOISE * len(drawn))))
-    return [(swapped(p), False) if i in turned else (p, true) for i, (p, true) in enumerate(drawn)]
+    return [(swapped(p), False) if i in turned else (p, True) for i, p in enumerate(drawn)]
 
 
-def thinned_tests(pools: Pools, rng: random.Random, seed: int) -> list[tuple[Pair, bool]]:
+def thinned_tests(pools: Pools, rng: random.Random) -> Labelled:
     """Labels by a single hidden test: wrong programs pass exactly where they are hard to tell."""
-    return draw(pools.thinned, EVEN, rng)
+    known = [entry for entry in pools.thinned if entry[0].domain in DOMAINS]
+    return rng.sample(known, NUM_TRAIN)
 
 
-def easy_heavy(pools: Pools, rng: random.Random, seed: int) -> list[tuple[Pair, bool]]:
-    """Four of five training pairs are of easy problems; meta and test are even."""
-    easy = [name for name in LCB_DOMAINS if name.endswith("easy")]
-    shares = {n: EASY_SHARE / 2 if n in easy else (1 - EASY_SHARE) / 4 for n in LCB_DOMAINS}
-    return draw(pools.train, shares, rng)
+def easy_heavy(pools: Pools, rng: random.Random) -> Labelled:
+    """Four of five training pairs are of easy problems; meta and test are as the bank has them."""
+    shares = {n: (EASY_SHARE if n.endswith("easy") else 1 - EASY_SHARE) / 2 for n in DOMAINS}
+    return [(pair, True) for pair in draw(pools.train, shares, rng)]
 
 
-def other_trajectories(pools: Pools, rng: random.Random, seed: int) -> list[tuple[Pair, bool]]:
+def other_trajectories(pools: Pools, rng: random.Random) -> Labelled:
     """Three of four training pairs are programs of "weak", which errs in meaning; meta and test are of "hasty"."""
-    return [*rng.sample(pools.weak, NUM_TRAIN * 3 // 4), *rng.sample(pools.train, NUM_TRAIN // 4)]
+    weak, own = ([pair for pair in pool if pair.domain in DOMAINS] for pool in (pools.weak, pools.train))
+    num_weak = round(WEAK_SHARE * NUM_TRAIN)
+    return [(pair, True) for pair in (*rng.sample(weak, num_weak), *rng.sample(own, NUM_TRAIN - num_weak))]
 
 
-SCENARIOS: Mapping[str, Callable[[Pools, random.Random, int], list[tuple[Pair, bool]]]] = {
+SCENARIOS: Mapping[str, Callable[[Pools, random.Random], Labelled]] = {
     "clean": clean,
     "flipped domains": flipped_domains,
     "flipped instances": flipped_instances,
@@ -227,16 +231,23 @@ SCENARIOS: Mapping[str, Callable[[Pools, random.Random, int], list[tuple[Pair, b
 
 
 def make(pools: Pools, name: str, seed: int, num_meta: int = NUM_META_PAIRS, misaligned: bool = False) -> Scenario:
-    """The scenario's data at a seed: the same for every method."""
-    train = SCENARIOS[name](pools, random.Random(f"{seed}/{name}"), seed)
+    """The scenario's data at a seed: the same for every method.
+
+    Args:
+        num_meta: meta pairs, an even number; as many as there are if there are fewer.
+    """
+    train = SCENARIOS[name](pools, random.Random(f"{seed}/{name}"))
     rng = random.Random(f"{seed}/meta")
-    meta = rng.sample(pools.meta, min(num_meta, len(pools.meta)))
+    known = [orders for orders in pools.meta if orders[0].domain in DOMAINS]
+    questions = rng.sample(known, min(num_meta // 2, len(known)))
     if misaligned:
-        turned = set(rng.sample(range(len(meta)), round(MISALIGNED * len(meta))))
-        meta = [swapped(pair) if i in turned else pair for i, pair in enumerate(meta)]
-    return Scenario([pair for pair, _ in train], [true for _, true in train], meta, pools.test)
+        turned = set(rng.sample(range(len(questions)), round(MISALIGNED * len(questions))))
+        questions = [tuple(map(swapped, q)) if i in turned else q for i, q in enumerate(questions)]  # type: ignore[misc]
+    meta = [pair for orders in questions for pair in orders]
+    test = [pair for pair in pools.test if pair.domain in DOMAINS]
+    return Scenario([pair for pair, _ in train], [true for _, true in train], meta, test)
 
 
 def prepare_banks() -> None:
-    for bank in (HASTY, OTHER, WEAK):
+    for bank in (HASTY, WEAK):
         bank.prepare()

@@ -2,51 +2,53 @@
 
 Every method sees the same judge, steps and number of samples: a window takes K training samples and, every second
 window, M meta samples; a method without an outer level trains on all K + M / 2 of them. Rules that weigh without a
-meta set are reweighters without parameters; they look back at the last window through a callback.
+meta set are reweighters without parameters.
 Letters: S training pairs, D domains, K and M samples of the two levels.
 """
 
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from ablation_data import OTHER, ROOT, Scenario, family
-from daj_lightning.bilevel import (
-    BankEngine,
-    Reweighter,
-    TrainingSet,
-    Uniform,
-)
-from daj_lightning.data import JudgeData, PairDataset, SampleStream
-from daj_lightning.data.datamodule import LCB_DOMAINS
-from daj_lightning.judge import Judge, load_tokenizer
+from ablation_data import DOMAINS, HASTY, ROOT, Scenario, family
+from daj_lightning.bilevel import BankEngine, InstanceNet, Reweighter, TrainingSet, Uniform
+from daj_lightning.data import JudgeData, PairDataset, PromptDataset, SampleStream
+from daj_lightning.judge import Judge, load_tokenizer, parse_selection
 from daj_lightning.objectives import DPO, Objective
-from daj_lightning.records import BilevelBatch, JudgeBatch, Pair
-from daj_lightning.training import ColdStart, DataReweightedJudge, Level
+from daj_lightning.records import BilevelBatch, Comparison, JudgeBatch, Pair
+from daj_lightning.training import DataReweightedJudge, Level, MetaValidation, Rollouts
+from noise_base import BASE
 from study_learning import CpuTime
 
-NUM_JUDGES = 2
-"""Pretrained; seed s starts from judge s mod 2."""
 NUM_INNER, NUM_META, META_EVERY = 8, 8, 2
 NUM_PLAIN = NUM_INNER + NUM_META // META_EVERY
 """Samples of a window without an outer level: as many as the bi-level step has on average."""
-NUM_WINDOWS = 60
-INNER = Level(lr=3e-3, optimizer="adam", warmup_steps=10)
+NUM_WINDOWS, UNROLL = 40, 8
+MAX_NORM, MAX_SAMPLE_NORM = 1.0, 0.3
+TOGETHER = 8
+"""Samples of a pass, or rows of a test."""
+MEASURED_EVERY = 5
+"""Windows between two looks at the held-out meta pairs."""
+HELD_OUT_SHARE = 0.25
+INNER = Level(lr=3e-3, warmup_steps=10)
 OUTER: Mapping[str, Level] = {
-    "domain": Level(lr=2e-1, optimizer="lazy_adam"),
-    "table": Level(lr=1.0, optimizer="lazy_adam"),
-    "net": Level(lr=1e-1, optimizer="adam"),
+    "domain": Level(lr=0.2, optimizer="lazy_adam"),
+    "table": Level(lr=1.0, optimizer="lazy_adam", optimizer_args={"eps": 3e-3}),
+    "net": Level(lr=0.01, optimizer="adam"),
 }
+RobustNet = partial(InstanceNet, features=("mean_loss",), normalize=True)
 META_DOMAIN = "meta"
 Mixture = Literal["train", "union", "meta", "train then meta"]
 
@@ -81,7 +83,7 @@ class SmallLoss(Reweighter):
             return torch.ones_like(losses)
         return (losses <= float(np.quantile(self.seen, self.keep))).to(losses) / self.keep
 
-    def look_back(self, domains: Tensor, losses: Tensor) -> None:
+    def observe(self, batch: JudgeBatch, losses: Tensor) -> None:
         self.seen = [*self.seen, *losses.tolist()][-self.memory :]
 
 
@@ -104,21 +106,9 @@ class GroupDRO(Reweighter):
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
         return self.logits.softmax(0)[batch.domains].to(losses) * len(self.logits)
 
-    def look_back(self, domains: Tensor, losses: Tensor) -> None:
-        for domain in domains.unique():
-            self.logits[domain] += self.step * losses[domains == domain].mean()
-
-
-class LookBack(Callback):
-    """Tells a rule the losses of each window after it."""
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, DataReweightedJudge)
-        assert pl_module.report is not None
-        if isinstance(pl_module.reweighter, SmallLoss | GroupDRO):
-            pl_module.reweighter.look_back(pl_module.report.domains, pl_module.report.losses)
+    def observe(self, batch: JudgeBatch, losses: Tensor) -> None:
+        for domain in batch.domains.unique():
+            self.logits[domain] += self.step * losses[batch.domains == domain].mean()
 
 
 class ScenarioData(JudgeData):
@@ -131,6 +121,7 @@ class ScenarioData(JudgeData):
         mixture: what windows are drawn from.
         with_meta_domain: the meta pairs among the training pairs are a domain of their own.
         meta_share: of a window's samples, for the mixture "union"; None: as many as there are.
+        holds_out: a share of the meta pairs is set aside, for `MetaValidation`.
     """
 
     def __init__(
@@ -143,15 +134,16 @@ class ScenarioData(JudgeData):
         seed: int,
         with_meta_domain: bool = False,
         meta_share: float | None = None,
+        holds_out: bool = False,
+        domains: Sequence[str] = DOMAINS,
     ) -> None:
-        domains = [*LCB_DOMAINS, META_DOMAIN] if with_meta_domain else LCB_DOMAINS
-        bank = OTHER.data()  # its source is of no consequence: nothing is prepared here
+        bank = HASTY.data()  # nothing is prepared here
         super().__init__(
             bank.preparation.source,
             bank.preparation.responses,
             root=str(ROOT / "runs"),
             tokenizer=str(base),
-            domains=domains,
+            domains=[*domains, META_DOMAIN] if with_meta_domain else domains,
             num_inner=num_inner,
             num_meta=NUM_META,
             max_windows=max_windows,
@@ -159,7 +151,7 @@ class ScenarioData(JudgeData):
             seed=seed,
         )
         self.scenario, self.mixture, self.meta_share = scenario, mixture, meta_share
-        self.with_meta_domain = with_meta_domain
+        self.with_meta_domain, self.holds_out = with_meta_domain, holds_out
 
     def prepare_data(self) -> None:
         pass
@@ -168,17 +160,23 @@ class ScenarioData(JudgeData):
         self.tokenizer = load_tokenizer(self.tokenizer_name)
 
     def load_samples(self, unit: Any, max_new_tokens: int = 0) -> None:
-        train, meta = self.scenario.train, self.scenario.meta
+        train, meta, held_out = self.scenario.train, self.scenario.meta, list[Pair]()
+        if self.holds_out:
+            start = len(meta) - 2 * round(HELD_OUT_SHARE * len(meta) / 2)  # both orders of a question
+            meta, held_out = meta[:start], meta[start:]
         pairs = list(train)
         if self.mixture != "train":
-            own = [_of_domain(pair, META_DOMAIN) for pair in meta] if self.with_meta_domain else meta
-            pairs += own
-        self.train_set = PairDataset(pairs, self.tokenizer, self.domains, self.max_length, unit)
-        self.meta_set = PairDataset(meta, self.tokenizer, self.domains, self.max_length, unit)
-        per_pair = len(self.train_set) // len(pairs)
-        self.num_own = len(train) * per_pair
+            pairs += [_of_domain(pair, META_DOMAIN) for pair in meta] if self.with_meta_domain else meta
+        limit = self.max_length - max_new_tokens
+
+        def encode(some: Sequence[Pair]) -> PairDataset | PromptDataset:
+            if unit == "prompt":
+                return PromptDataset([comparison_of(pair) for pair in some], self.tokenizer, self.domains, limit)
+            return PairDataset(some, self.tokenizer, self.domains, self.max_length, unit)
+
+        self.take_in(encode(pairs), encode(meta), encode(held_out) if held_out else None)
+        self.num_own = len(train) * (len(self.train_set) // len(pairs))
         self.train_stream = SampleStream(self.num_own, self.seed, "train")
-        self.meta_stream = SampleStream(len(self.meta_set), self.seed, "meta")
         self.union_stream = SampleStream(len(self.train_set), self.seed, "union")
 
     def window(self, number: int) -> BilevelBatch:
@@ -204,17 +202,26 @@ def _of_domain(pair: Pair, domain: str) -> Pair:
     return replace(pair, domain=domain)
 
 
+def comparison_of(pair: Pair) -> Comparison:
+    """The question of a pair, and who is right by its label."""
+    right = parse_selection(pair.chosen, len(pair.candidate_ids))
+    passed = tuple(i == right for i in range(len(pair.candidate_ids)))
+    return Comparison(pair.problem_id, pair.domain, "", "", pair.candidate_ids, passed, pair.prompt, "mixed")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run left."""
 
     weights: list[float]
-    """(S,) of the scenario's training pairs, at the end."""
+    """(S,) of the scenario's training pairs, at the end; empty where the judge wrote its own responses."""
     losses: list[float]
     """(S,) at the end."""
     domain_weights: dict[str, float]
     test: dict[str, list[int]]
     """Family -> [right, asked]: is the right response likelier than the wrong one?"""
+    window: int
+    """Of the state that was tested."""
     cpu_s: float
 
 
@@ -227,6 +234,8 @@ class Method:
     mixture: Mixture = "train"
     with_meta_domain: bool = False
     meta_share: float | None = None
+    stops_early: bool = False
+    """The state that is best on meta pairs set aside is what the run leaves."""
 
 
 def train(
@@ -234,43 +243,55 @@ def train(
     method: Method,
     seed: int,
     objective: Objective | None = None,
-    base: Path | None = None,
-    num_windows: int | None = None,
-) -> tuple[Outcome, DataReweightedJudge]:
-    """One run, and the judge that it made.
+    rollouts: Rollouts | None = None,
+) -> Outcome:
+    """One run.
 
     Args:
-        base: of the judge; None: one that was pretrained, by seed.
-        num_windows: NUM_WINDOWS unless given.
+        objective: DPO unless given.
+        rollouts: of an objective that trains on the judge's own responses.
     """
-    num_windows = num_windows or NUM_WINDOWS
     seed_everything(seed, verbose=False)
-    base = base or ROOT / f"judge-{seed % NUM_JUDGES}"
     reweighter = method.reweighter()
     learns = any(True for _ in reweighter.parameters())
+    of_prompts = rollouts is not None
     module = DataReweightedJudge(
-        Judge(str(base), "float32", lora_r=16, lora_alpha=32),
+        Judge(str(BASE), "float32", lora_r=8, lora_alpha=16),
         inner=INNER,
         outer=method.outer,
         objective=objective or DPO(beta=1.0, nll_weight=0.2),
         reweighter=reweighter,
-        engine=BankEngine(),
-        max_norm=1.0,
+        engine=BankEngine(unroll_windows=UNROLL),
+        max_norm=MAX_NORM,
+        max_sample_norm=MAX_SAMPLE_NORM,
         meta_every=META_EVERY,
+        rollouts=rollouts,
+        micro_batch_size=1 if of_prompts else TOGETHER,
+        packing=True,
     )
     num_inner = NUM_INNER if learns else NUM_PLAIN
     data = ScenarioData(
-        scenario, base, method.mixture, num_inner, num_windows, seed, method.with_meta_domain, method.meta_share
-    )
-    clock = CpuTime()
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[LookBack(), clock], limit_val_batches=0,
+        scenario, BASE, method.mixture, num_inner, NUM_WINDOWS, seed, method.with_meta_domain, method.meta_share,
+        method.stops_early,
     )  # fmt: skip
-    trainer.fit(module, datamodule=data)
-    weights, losses = final_weights(module, data)
-    named = reweighter.named_weights()
-    return Outcome(weights, losses, named, forced_choice(module.judge, data, scenario.test), clock.seconds), module
+    clock, window = CpuTime(), NUM_WINDOWS
+    callbacks: list[Callback] = [clock]
+    with tempfile.TemporaryDirectory() as directory:
+        best = MetaValidation(f"{directory}/best.ckpt", MEASURED_EVERY)
+        if method.stops_early:
+            callbacks.append(best)
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=callbacks, limit_val_batches=0,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data)
+        if method.stops_early:
+            window = best.best_window
+            state = torch.load(best.path, weights_only=False)["state_dict"]
+            module.load_state_dict(state, strict=False)  # the frozen base is not in it
+    weights, losses = ([], []) if of_prompts else final_weights(module, data)
+    test = forced_choice(module.judge, data, scenario.test)
+    return Outcome(weights, losses, reweighter.named_weights(), test, window, clock.seconds)
 
 
 @torch.no_grad()
@@ -281,23 +302,26 @@ def final_weights(module: DataReweightedJudge, data: ScenarioData) -> tuple[list
     assert isinstance(batch, JudgeBatch)
     batch = module.objective.prepare(module.judge, batch)
     weights, losses = [], []
-    for sample in batch.micro_batches():
-        loss = module.objective(module.judge, sample).detach()
+    for samples in batch.micro_batches(module.micro_batch_size):
+        loss = module.objective(module.judge, samples).detach()
         losses += loss.tolist()
-        weights += module.reweighter(sample, loss).tolist()
+        weights += module.reweighter(samples, loss).tolist()
     return weights, losses
 
 
 @torch.no_grad()
 def forced_choice(judge: Judge, data: JudgeData, pairs: Sequence[Pair]) -> dict[str, list[int]]:
-    dataset = PairDataset(pairs, data.tokenizer, LCB_DOMAINS, 1024)
+    """Family -> [pairs whose right response is the likelier one, pairs]."""
+    dataset = PairDataset(pairs, data.tokenizer, data.domains, 1024)
     counts: dict[str, list[int]] = {}
     judge.eval()
-    for i, pair in enumerate(pairs):
-        chosen, rejected = judge.response_logp(dataset.batch([i])).tolist()
-        count = counts.setdefault(family(pair), [0, 0])
-        count[0] += chosen > rejected
-        count[1] += 1
+    for start in range(0, len(pairs), TOGETHER):
+        some = pairs[start : start + TOGETHER]
+        logp = judge.response_logp(dataset.batch(range(start, start + len(some)))).view(-1, 2).tolist()
+        for pair, (chosen, rejected) in zip(some, logp, strict=True):
+            count = counts.setdefault(family(pair), [0, 0])
+            count[0] += chosen > rejected
+            count[1] += 1
     return counts
 
 
@@ -306,34 +330,3 @@ def auc(scores: Sequence[float], is_clean: Sequence[bool]) -> float:
     if all(is_clean) or not any(is_clean):
         return float("nan")
     return float(binary_auroc(torch.tensor(scores), torch.tensor(is_clean).long()))
-
-
-def pretrain(index: int) -> None:
-    """Write a judge that knows clean pairs of other instances, adapters merged."""
-    directory = ROOT / f"judge-{index}"
-    if directory.exists():
-        return
-    cold = ROOT / f"cold-{index}"
-    architecture = {
-        "model_type": "qwen3",
-        "hidden_size": 48,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "head_dim": 12,
-        "max_position_embeddings": 2048,
-        "tie_word_embeddings": True,
-    }
-    ColdStart(architecture, steps=500, seed=index).run(OTHER.root / "train.jsonl", cold)
-    pairs = [pair for pair, _ in OTHER.pairs("train")]
-    scenario = Scenario(pairs, [True] * len(pairs), pairs[:1], [pair for pair, _ in OTHER.pairs("test")])
-    outcome, module = train(scenario, Method(), index, base=cold, num_windows=PRETRAINING_WINDOWS)
-    right, asked = (sum(column) for column in zip(*outcome.test.values(), strict=True))
-    print(f"judge {index}: {right / asked:.1%} of {asked} test pairs of its own bank")
-    merged = module.judge.policy.merge_and_unload()  # type: ignore[operator]
-    merged.save_pretrained(str(directory))
-    load_tokenizer(str(cold)).save_pretrained(directory)
-
-
-PRETRAINING_WINDOWS = 200

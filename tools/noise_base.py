@@ -28,16 +28,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ablation_data import RESPONSES
+from ablation_data import MAX_CHARACTERS, RESPONSES
 from daj_lightning.data.bank import bank_rows
 from daj_lightning.data.bank.candidates import CORRECT, TRUNCATE, write_programs
 from daj_lightning.data.bank.families import FAMILIES_BY_NAME
 from daj_lightning.judge import encode_prompt, encode_response, pad_right, selection_tag
 from daj_lightning.training.cold_start import train_tokenizer
 
+BASE = Path("runs/noise/base-0")
+"""Of all seeds of a study."""
 BANK_SEED = 1
 """Other instances than the study's."""
-MAX_CHARACTERS = 450
 WIDTH, LAYERS, VOCABULARY = 64, 2, 1024
 CONCEPT_STEPS, PROBE_STEPS, BATCH = 900, 300, 8
 RANDOM_SHARE = 0.35

@@ -20,8 +20,8 @@ import logging
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +30,22 @@ import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
 import ablation_methods
-from ablation_data import HASTY, RESPONSES, WEAK, Bank, Scenario, family, swapped
-from ablation_methods import LookBack, Mixture, ScenarioData, SmallLoss, auc, final_weights, forced_choice
+from ablation_data import Pools, Scenario, family, prepare_banks, swapped
+from ablation_methods import Mixture, ScenarioData, SmallLoss, auc, final_weights, forced_choice
 from daj_lightning.bilevel import BankEngine, InstanceNet, InstanceTable, Reweighter, Uniform
-from daj_lightning.data.comparisons import mixed_comparisons
-from daj_lightning.data.pairs import preference_pairs
-from daj_lightning.judge import Judge, PromptTemplate
+from daj_lightning.data.datamodule import LCB_DOMAINS
+from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO
 from daj_lightning.records import Pair
 from daj_lightning.training import DataReweightedJudge, Level
-from noise_base import MAX_CHARACTERS, make_base
+from noise_base import BASE, make_base
 from study_learning import CpuTime
 
 DIRECTORY = Path("runs/noise")
 OUTPUT = DIRECTORY / "runs.jsonl"
-BASE = DIRECTORY / "base-0"
-NUM_TRAIN, NUM_META_PAIRS, PAIRS_PER_PROBLEM = 40, 96, 8
+NUM_TRAIN, NUM_META_PAIRS = 40, 96
 """The meta pairs are 48 pairs of programs in both orders, so that a lean to one position cancels in the whole set."""
 NOISE = 0.3
-NUM_TESTS_LEFT = 1
 WINDOWS, NUM_INNER, NUM_META, META_EVERY, UNROLL = 40, 8, 8, 2, 8
 NUM_PLAIN = NUM_INNER + NUM_META // META_EVERY
 """Samples of a window without an outer level: as many as the bi-level step has on average."""
@@ -66,49 +63,6 @@ BASELINES: Mapping[str, tuple[Callable[[], Reweighter], Mixture]] = {
 }
 POINTS = 4
 """Times that losses and weights are looked at in training, the last at the end; and once before."""
-
-
-def titled(bank: Bank, side: str, num_tests: int | None = None, both_orders: bool = False) -> list[tuple[Pair, bool]]:
-    """Short (right, wrong) pairs that show the problem's title alone, and whether the label is true.
-
-    Args:
-        num_tests: the first hidden tests alone decide who passes; None: all.
-    """
-    truth = {name: passed for name, (_, passed) in bank.num_passed.items()}
-    labels = {n: ok or (num_tests is not None and k >= num_tests) for n, (k, ok) in bank.num_passed.items()}
-    template, found = PromptTemplate("bare"), []
-    for name in bank.sides[side]:
-        problem = replace(bank.problems[name], statement=bank.problems[name].title)
-        own = bank.candidates.get(name, [])
-        asked = mixed_comparisons(problem, own, labels, template, PAIRS_PER_PROBLEM, 0, swap=both_orders)
-        for comparison, pair in zip(asked, preference_pairs(asked, RESPONSES), strict=True):
-            true = all(truth[c] == passed for c, passed in zip(pair.candidate_ids, comparison.passed, strict=True))
-            if len(pair.prompt) <= MAX_CHARACTERS:
-                found.append((pair, true))
-    return found
-
-
-class Pools:
-    """Pairs to draw from; read once."""
-
-    @cached_property
-    def train(self) -> list[Pair]:
-        return [pair for pair, _ in titled(HASTY, "train")]
-
-    @cached_property
-    def thinned(self) -> list[tuple[Pair, bool]]:
-        """Of both policies, labelled by the first hidden test."""
-        return [*titled(HASTY, "train", NUM_TESTS_LEFT), *titled(WEAK, "train", NUM_TESTS_LEFT)]
-
-    @cached_property
-    def meta(self) -> list[tuple[Pair, Pair]]:
-        """The two orders of each question."""
-        pairs = [pair for pair, _ in titled(HASTY, "meta", both_orders=True)]
-        return list(zip(pairs[::2], pairs[1::2], strict=True))
-
-    @cached_property
-    def test(self) -> list[Pair]:
-        return [pair for pair, _ in titled(HASTY, "test")]
 
 
 def clean(pools: Pools, rng: random.Random) -> list[tuple[Pair, bool]]:
@@ -222,12 +176,12 @@ def train(scenario: Scenario, name: str, method: str, seed: int, base: Path) -> 
         max_sample_norm=MAX_SAMPLE_NORM,
         meta_every=META_EVERY,
     )
-    data = ScenarioData(scenario, base, mixture, NUM_INNER if learns else NUM_PLAIN, WINDOWS, seed)
+    data = ScenarioData(scenario, base, mixture, NUM_INNER if learns else NUM_PLAIN, WINDOWS, seed, domains=LCB_DOMAINS)
     at = [WINDOWS * (k + 1) // POINTS for k in range(POINTS)]
     looks, clock = Looks(data, at), CpuTime()
     trainer = Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[looks, LookBack(), clock], limit_val_batches=0,
+        enable_model_summary=False, callbacks=[looks, clock], limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     return Run(
@@ -377,8 +331,7 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
 
 
 def prepare() -> None:
-    for bank in (HASTY, WEAK):
-        bank.prepare()
+    prepare_banks()
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     make_base(0, BASE)
 
