@@ -73,6 +73,8 @@ class Case:
     num_meta: int = 2
     padded: bool = True
     objective: Objective = DPO()  # noqa: RUF009  nothing changes in it
+    micro_batch_size: int = 1
+    max_sample_norm: float | None = None
 
 
 CASES = {
@@ -96,6 +98,8 @@ CASES = {
         Case("128x2, mostly adapters", tiny(128, 2, vocabulary=512), 16, BankEngine(), num_inner=2, lora_r=64),
         Case("128x2, mostly adapters, frozen", tiny(128, 2, vocabulary=512), 16, BankEngine("frozen"), num_inner=2,
              lora_r=64),
+        Case("128x2, mostly adapters, shortened by fours", tiny(128, 2, vocabulary=512), 16, BankEngine(), num_inner=8,
+             num_meta=8, lora_r=64, micro_batch_size=4, max_sample_norm=0.1),
     ],
     "cuda": [
         *(
@@ -172,6 +176,8 @@ def make_module(case: Case) -> DataReweightedJudge:
         reweighter=DomainWeights(),
         engine=case.engine,
         max_norm=1.0,
+        max_sample_norm=case.max_sample_norm,
+        micro_batch_size=case.micro_batch_size,
         outer_warmup_windows=1,
     )
 

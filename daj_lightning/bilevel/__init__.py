@@ -25,7 +25,7 @@ from daj_lightning.bilevel.reweighting import (
     Uniform,
     shares,
 )
-from daj_lightning.bilevel.stores import DomainSums, GradientBank, GradientStore, GradientSum
+from daj_lightning.bilevel.stores import DomainSums, GradientBank, GradientStore, GradientSum, SampleRows
 from daj_lightning.bilevel.trace import TraceEngine
 from daj_lightning.bilevel.update import (
     AdamUpdate,
@@ -61,6 +61,7 @@ __all__ = [
     "Preconditioner",
     "RecomputedLoss",
     "Reweighter",
+    "SampleRows",
     "Setting",
     "SgdUpdate",
     "TraceEngine",

@@ -17,7 +17,8 @@ class FlatView:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self.size = sum(parameter.numel() for parameter in self.parameters)
+        self._lengths = [parameter.numel() for parameter in self.parameters]
+        self.size = sum(self._lengths)
         """P."""
 
     def new_zeros(self, *leading: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -27,7 +28,7 @@ class FlatView:
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Views of a (P,) vector, each in its parameter's shape."""
-        parts = flat.split([parameter.numel() for parameter in self.parameters])
+        parts = flat.split(self._lengths)
         return [part.view_as(parameter) for part, parameter in zip(parts, self.parameters, strict=True)]
 
     def point_gradients_at(self, flat: Tensor) -> None:
@@ -40,15 +41,14 @@ class FlatView:
             parameter.grad = None
 
     @torch.no_grad()
-    def clip_gradients(self, max_norm: float | None) -> None:
-        """Scale what every `p.grad` holds by min(1, c / n), n the norm of all of them together; None: leave it."""
+    def shorten(self, rows: Tensor, max_norm: float | None) -> None:
+        """Scale each of rows (B, P) by min(1, c / n), n its norm in the parameters' dtype; None: leave them."""
         if max_norm is None:
             return
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
-        if norm > max_norm:
-            for gradient in gradients:
-                gradient.mul_(max_norm / norm)
+        dtype = self.parameters[0].dtype  # a sum of squares per parameter: one of all P float32 numbers loses digits
+        of_parts = [torch.linalg.vector_norm(part, dim=1, dtype=dtype) for part in rows.split(self._lengths, dim=1)]
+        norms = torch.stack(of_parts).norm(dim=0)
+        rows.mul_((max_norm / norms).clamp(max=1.0)[:, None])
 
     def gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """(P,) copy of one tensor per parameter."""

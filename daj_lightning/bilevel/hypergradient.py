@@ -61,6 +61,8 @@ class Setting(NamedTuple):
     """Of a window's K samples, those whose gradients are in this process."""
     splitter: PerSampleGradients | None = None
     """For stores that keep samples or domains apart, where micro-batches hold more than one sample."""
+    max_sample_norm: float | None = None
+    """What a sample's gradient is scaled down to; for stores that keep samples apart."""
 
 
 class HypergradientEngine(ABC):
@@ -158,7 +160,7 @@ class BankEngine(HypergradientEngine):
         self.own = setting.own
         num_rows = len(range(setting.num_inner)[setting.own])
         bank = OffloadedBank if self.offload else GradientBank
-        return bank(setting.flat, num_rows, self.dtype, self.unroll_windows, setting.splitter)
+        return bank(setting.flat, num_rows, self.dtype, self.unroll_windows, setting.splitter, setting.max_sample_norm)
 
     def observe(self, window: Window) -> None:
         self.history.append(window)

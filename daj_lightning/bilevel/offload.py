@@ -16,7 +16,7 @@ from torch import Tensor
 
 from daj_lightning.bilevel.flat import FlatView
 from daj_lightning.bilevel.per_sample import PerSampleGradients
-from daj_lightning.bilevel.stores import BankDtype, GradientStore
+from daj_lightning.bilevel.stores import BankDtype, GradientStore, takes_apart
 from daj_lightning.kernels import grad_bank_combine, grad_bank_dot
 from daj_lightning.records import JudgeBatch
 
@@ -33,6 +33,7 @@ class OffloadedBank(GradientStore):
         dtype: of the rows, as for `GradientBank`; "bfloat16" halves what is copied too.
         num_windows: T, windows kept at a time.
         splitter: see `GradientStore`.
+        max_sample_norm: as for `GradientBank`; rows are scaled on the device.
     """
 
     per_sample = True
@@ -44,8 +45,10 @@ class OffloadedBank(GradientStore):
         dtype: BankDtype = "float32",
         num_windows: int = 1,
         splitter: PerSampleGradients | None = None,
+        max_sample_norm: float | None = None,
     ) -> None:
         super().__init__(flat, splitter)
+        self.max_sample_norm = max_sample_norm
         own, device = flat.parameters[0].dtype, flat.parameters[0].device  # float64 in tests of exactness
         row_dtype = torch.bfloat16 if dtype == "bfloat16" else own
         on_gpu = device.type == "cuda"
@@ -71,7 +74,7 @@ class OffloadedBank(GradientStore):
             self._outgoing = self.flat.new_zeros(2, len(samples), dtype=self._outgoing.dtype)
         outgoing = self._outgoing[self._buffer, : len(samples)]
         if len(samples) > 1:
-            self._takes_apart().open(outgoing.zero_(), range(len(samples)))
+            takes_apart(self.splitter).open(outgoing.zero_(), range(len(samples)))
             return
         target = outgoing[0] if self._staging is None else self._staging
         self.flat.point_gradients_at(target.zero_())
@@ -80,7 +83,10 @@ class OffloadedBank(GradientStore):
         super().close(i, weights)
         outgoing, to = self._outgoing[self._buffer, : len(weights)], self.rows[i : i + len(weights)]
         if self._staging is not None and len(weights) == 1:
+            self.flat.shorten(self._staging[None], self.max_sample_norm)
             outgoing[0].copy_(self._staging)  # narrowed here: across devices torch would narrow on the host, and wait
+        else:
+            self.flat.shorten(outgoing, self.max_sample_norm)
         if self._stream is None:
             to.copy_(outgoing)
             return

@@ -2,7 +2,7 @@
 
 The gradients exist anyway: a window is accumulated from micro-batches. An engine says what it needs of them: every
 sample's own row (the bank), one sum a domain, or only the weighted sum. From a micro-batch of one sample autograd
-writes them; out of a larger one per_sample.py takes them apart.
+writes them; out of a larger one per_sample.py takes them apart. What is apart can be scaled down to a norm.
 Letters: K samples in the window, B in a micro-batch, P adapter parameters, D domains, T windows.
 """
 
@@ -55,15 +55,54 @@ class GradientStore(ABC):
         """Keep what they wrote, given the samples' weights (B,)."""
         del i
         if len(weights) > 1:
-            self._takes_apart().close()
+            takes_apart(self.splitter).close()
 
     @abstractmethod
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
         """(P,) the window gradient (1/K) sum_i weights_i g_i, for weights (K,)."""
 
-    def _takes_apart(self) -> PerSampleGradients:
-        assert self.splitter is not None, "a store without a splitter takes micro-batches of one sample"
-        return self.splitter
+
+def takes_apart(splitter: PerSampleGradients | None) -> PerSampleGradients:
+    """The splitter, which must be there."""
+    assert splitter is not None, "a store without a splitter takes micro-batches of one sample"
+    return splitter
+
+
+class SampleRows:
+    """A row for each sample of one micro-batch, until they are scaled down and added up.
+
+    Args:
+        flat, splitter: see `GradientStore`.
+        max_sample_norm: longer rows are scaled down to it.
+    """
+
+    def __init__(
+        self, flat: FlatView, splitter: PerSampleGradients | None = None, max_sample_norm: float | None = None
+    ) -> None:
+        self.flat = flat
+        self.splitter = splitter
+        self.max_sample_norm = max_sample_norm
+        self._rows = flat.new_zeros(0)
+        """(B, P), of the largest micro-batch so far."""
+
+    def open(self, size: int) -> None:
+        """Direct the next backwards, of the sum of `size` losses."""
+        if size > len(self._rows):
+            self._rows = self.flat.new_zeros(size)
+        rows = self._rows[:size].zero_()
+        if size > 1:
+            takes_apart(self.splitter).open(rows, range(size))
+        else:
+            self.flat.point_gradients_at(rows[0])
+
+    def add_to(self, total: Tensor, weights: Tensor) -> None:
+        """Add the rows times weights (B,) to total (P,)."""
+        rows = self._rows[: len(weights)]
+        if len(rows) > 1:
+            takes_apart(self.splitter).close()
+        self.flat.shorten(rows, self.max_sample_norm)
+        for row, weight in zip(rows, weights.to(rows.dtype), strict=True):
+            total.add_(row * weight)
 
 
 class GradientBank(GradientStore):
@@ -75,6 +114,7 @@ class GradientBank(GradientStore):
         dtype: "float32" lets autograd write rows in place; "bfloat16" halves the memory and is as
             exact as the gradients themselves where these were computed in bfloat16.
         num_windows: T, windows kept at a time.
+        max_sample_norm: longer rows are scaled down to it.
     """
 
     per_sample = True
@@ -86,8 +126,10 @@ class GradientBank(GradientStore):
         dtype: BankDtype = "float32",
         num_windows: int = 1,
         splitter: PerSampleGradients | None = None,
+        max_sample_norm: float | None = None,
     ) -> None:
         super().__init__(flat, splitter)
+        self.max_sample_norm = max_sample_norm
         own = flat.parameters[0].dtype  # float64 in tests of exactness
         self._ring = flat.new_zeros(num_windows, num_rows, dtype=torch.bfloat16 if dtype == "bfloat16" else own)
         self._turn = 0
@@ -102,7 +144,7 @@ class GradientBank(GradientStore):
         if len(samples) > 1:
             end = i + len(samples)
             self.rows[i:end].zero_()
-            self._takes_apart().open(self.rows, range(i, end))
+            takes_apart(self.splitter).open(self.rows, range(i, end))
             return
         target = self.rows[i] if self._staging is None else self._staging
         self.flat.point_gradients_at(target.zero_())
@@ -110,7 +152,10 @@ class GradientBank(GradientStore):
     def close(self, i: int, weights: Tensor) -> None:
         super().close(i, weights)
         if self._staging is not None and len(weights) == 1:
+            self.flat.shorten(self._staging[None], self.max_sample_norm)
             self.rows[i].copy_(self._staging)
+        else:
+            self.flat.shorten(self.rows[i : i + len(weights)], self.max_sample_norm)
 
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
         return grad_bank_combine(self.rows, weights / len(batch))
@@ -127,7 +172,7 @@ class DomainSums(GradientStore):
         if i == 0:
             self.rows.zero_()
         if len(samples) > 1:
-            self._takes_apart().open(self.rows, samples.domains.tolist())
+            takes_apart(self.splitter).open(self.rows, samples.domains.tolist())
             return
         self.flat.point_gradients_at(self.rows[int(samples.domains)])
 
@@ -138,26 +183,36 @@ class DomainSums(GradientStore):
 
 
 class GradientSum(GradientStore):
-    """One running weighted sum, as in plain accumulation."""
+    """One running weighted sum, as in plain accumulation.
 
-    def __init__(self, flat: FlatView) -> None:
-        super().__init__(flat)
+    Args:
+        flat, splitter: see `GradientStore`; larger micro-batches need one where there is a norm.
+        max_sample_norm: longer gradients are scaled down to it; then samples are taken apart.
+    """
+
+    def __init__(
+        self, flat: FlatView, splitter: PerSampleGradients | None = None, max_sample_norm: float | None = None
+    ) -> None:
+        super().__init__(flat, splitter)
         self.rows = flat.new_zeros(1)
-        self._staging = flat.new_zeros()
+        self._apart = SampleRows(flat, splitter, max_sample_norm)
 
     def open(self, i: int, samples: JudgeBatch) -> None:
         if i == 0:
             self.rows.zero_()
-        self._is_single = len(samples) == 1
-        self.flat.point_gradients_at(self._staging.zero_() if self._is_single else self.rows[0])
+        self._is_apart = len(samples) == 1 or self._apart.max_sample_norm is not None
+        if self._is_apart:
+            self._apart.open(len(samples))
+        else:
+            self.flat.point_gradients_at(self.rows[0])
 
     def total(self, losses: Tensor, weights: Tensor) -> Tensor:
-        """Of several samples the weighted losses: no gradient needs to be kept apart."""
-        return losses.sum() if self._is_single else (losses * weights.to(losses.dtype)).sum()
+        """Of several samples without a norm the weighted losses: no gradient needs to be kept apart."""
+        return losses.sum() if self._is_apart else (losses * weights.to(losses.dtype)).sum()
 
     def close(self, i: int, weights: Tensor) -> None:
-        if self._is_single:
-            self.rows[0].add_(self._staging * weights.to(self._staging.dtype))
+        if self._is_apart:
+            self._apart.add_to(self.rows[0], weights)
 
     def combine(self, batch: JudgeBatch, weights: Tensor) -> Tensor:
         return self.rows[0] / len(batch)

@@ -116,10 +116,10 @@ def _stays(sizes: Sizes, choices: Choices, vector: int) -> dict[str, int]:
         "optimizer state": sizes.moments * vector,
         "weights and their optimizer": 4 * sizes.weights * 4,
     }
+    samples = max(choices.rows // sizes.rows_per_sample, 1)  # of a micro-batch
     staging = vector if choices.bank_itemsize != sizes.adapter_itemsize else 0
     if choices.keeps == "rows":
         row = sizes.adapters * choices.bank_itemsize
-        samples = max(choices.rows // sizes.rows_per_sample, 1)  # of a micro-batch
         stays["rows on their way" if choices.offload else "bank"] = (
             2 * samples * row if choices.offload else bank_bytes(sizes, choices)
         )
@@ -131,6 +131,8 @@ def _stays(sizes: Sizes, choices: Choices, vector: int) -> dict[str, int]:
         stays["gradient sum"] = 2 * vector
     if choices.keeps != "nothing":
         stays["meta gradient"] = vector
+    if sizes.shortens_samples:  # of inner samples without weights, of meta samples with them
+        stays["rows to be shortened"] = (samples - (choices.keeps == "nothing")) * vector
     return {name: own for name, own in stays.items() if own}
 
 

@@ -56,6 +56,8 @@ class Sizes:
     """P."""
     largest_adapter: int
     adapter_itemsize: int
+    shortens_samples: bool
+    """There is a `max_sample_norm`."""
     moments: int
     """Tensors of the inner optimizer's state beside each parameter: 2 for Adam."""
     weights: int
@@ -162,6 +164,7 @@ def read_run(
         adapters=sum(p.numel() for p in adapters),
         largest_adapter=max(p.numel() for p in adapters),
         adapter_itemsize=adapters[0].itemsize,
+        shortens_samples=module.max_sample_norm is not None,
         moments=_moments(module, adapters),
         weights=sum(p.numel() for p in module.reweighter.parameters()),
         num_inner=data.num_inner,

@@ -16,6 +16,7 @@ from daj_lightning.bilevel import (
     GradientSum,
     PerSampleGradients,
     RecomputedLoss,
+    SampleRows,
     Setting,
     TrainingSet,
     check_optimizer,
@@ -29,7 +30,6 @@ from daj_lightning.training.checks import (
     check_outer,
     check_precision,
     check_processes,
-    check_sample_norm,
     check_shares,
     splitter_for,
 )
@@ -52,6 +52,8 @@ class Assembled(Resumable):
     report: StepReport | None
     flat: FlatView
     store: GradientStore
+    meta_rows: SampleRows
+    """Of a meta micro-batch, where gradients of samples are scaled down."""
     drops: bool
     """The judge has dropout, so that its passes draw random numbers."""
     max_sample_norm: float | None
@@ -78,10 +80,8 @@ class Assembled(Resumable):
             self.data.load_samples(self.objective.unit, self.rollouts.sampling.max_new_tokens if self.rollouts else 0)
             check_engine(self.engine, self.reweighter, self.judge, self.data.num_meta, self.max_sample_norm)
             check_objective(self.objective, self.reweighter, self.judge, self.data.num_inner, self.data.num_meta)
-            self.splitter = splitter_for(
-                self.micro_batch_size, self.objective, self.engine, self.judge, self.credits_samples
-            )
-            check_sample_norm(self.max_sample_norm, self.micro_batch_size)
+            apart = self.max_sample_norm is not None or (self.credits_samples and not self.engine.goes_back)
+            self.splitter = splitter_for(self.micro_batch_size, self.objective, self.judge, apart)
             check_shares(self.trainer.world_size, self.data.num_inner, self.data.num_meta)
             self.reweighter.build(TrainingSet(self.data.domains, len(self.data.train_set)))
             self.report = None
@@ -120,9 +120,11 @@ class Assembled(Resumable):
         self.flat = FlatView(self.judge.trained_parameters())
         loss_at = RecomputedLoss(self.judge, self.objective).at
         own = self.ranks.share(self.data.num_inner)
-        setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at, own, self.splitter)
+        by_sample = self.splitter, self.max_sample_norm
+        setting = Setting(self.flat, self.data.num_inner, len(self.data.domains), loss_at, own, *by_sample)
         self.drops = bool(self.judge.dropout())
-        self.store = self.engine.start(setting) if self.credits_samples else GradientSum(self.flat)
+        self.store = self.engine.start(setting) if self.credits_samples else GradientSum(self.flat, *by_sample)
+        self.meta_rows = SampleRows(self.flat, *by_sample)
         self._start = (time.perf_counter(), self.num_windows)
         self.resume()
 

@@ -101,11 +101,11 @@ def check_objective(objective: Objective, reweighter: Reweighter, judge: Judge, 
         )
 
 
-def splitter_for(
-    size: int, objective: Objective, engine: HypergradientEngine, judge: Judge, credits_samples: bool
-) -> PerSampleGradients | None:
+def splitter_for(size: int, objective: Objective, judge: Judge, apart: bool) -> PerSampleGradients | None:
     """What takes micro-batches of `size` samples apart, if anything has to.
 
+    Args:
+        apart: gradients of samples or domains are asked for.
     Raises:
         DajError: the objective or the judge cannot have such micro-batches.
     """
@@ -116,16 +116,7 @@ def splitter_for(
             f"model.micro_batch_size is {size}, but a sample of {type(objective).__name__} is a batch already: a group "
             f"of responses. Set it to 1, and rows_per_forward of the objective to the rows that fit."
         )
-    return PerSampleGradients(judge) if credits_samples and not engine.goes_back else None
-
-
-def check_sample_norm(max_sample_norm: float | None, micro_batch_size: int) -> None:
-    """Refuse to scale single gradients where several arise in one pass."""
-    if max_sample_norm is not None and micro_batch_size > 1:
-        raise DajError(
-            f"model.max_sample_norm={max_sample_norm} scales every sample's gradient, of the meta batch too, where "
-            f"model.micro_batch_size={micro_batch_size} adds several up in one pass. Set one of them back."
-        )
+    return PerSampleGradients(judge) if apart else None
 
 
 def check_rollouts(objective: Objective, rollouts: Rollouts | None) -> None:

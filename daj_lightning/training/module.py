@@ -59,7 +59,8 @@ class DataReweightedJudge(Assembled):
         outer: optimizer of the weights.
         max_norm: gradient clipping of the inner step; off if absent.
         max_sample_norm: the gradient of every sample, of both levels, is scaled down to this norm; off if absent. A
-            few samples with gradients a hundred times the others' would otherwise decide what helps.
+            few samples with gradients a hundred times the others' would otherwise decide what helps. Of larger
+            micro-batches samples are then taken apart on both levels: one row of P numbers more for each.
         meta_every: windows per meta batch; the cost of a meta batch is M more samples.
         meta_decay: of an average of the meta gradient over meta batches. 0 steps at each meta batch from it alone;
             above 0 every window takes an outer step, from the average, which may be older than the window.
@@ -201,7 +202,6 @@ class DataReweightedJudge(Assembled):
         """Losses and weights (B,) of a micro-batch, detached; the backward that its store asks for."""
         if len(samples) == 1:
             loss = self.accumulate(samples)
-            self.flat.clip_gradients(self.max_sample_norm)
             return loss, self.reweighter(samples, loss).detach()
         losses = self.objective(self.judge, samples)
         weights = self.reweighter(samples, losses.detach()).detach()
@@ -267,11 +267,9 @@ class DataReweightedJudge(Assembled):
         if self.max_sample_norm is None:
             self.flat.point_gradients_at(gradient)
             return self.accumulate(samples, share)
-        own = torch.zeros_like(gradient)
-        self.flat.point_gradients_at(own)
+        self.meta_rows.open(len(samples))
         losses = self.accumulate(samples)
-        self.flat.clip_gradients(self.max_sample_norm)
-        gradient.add_(own, alpha=share)
+        self.meta_rows.add_to(gradient, torch.full_like(losses, share))
         return losses
 
     def meta_parts(self, meta: JudgeBatch) -> list[range]:

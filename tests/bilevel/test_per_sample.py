@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from daj_lightning.bilevel import DomainSums, FlatView, GradientBank, GradientStore, GradientSum, PerSampleGradients
+from daj_lightning.bilevel import (
+    DomainSums,
+    FlatView,
+    GradientBank,
+    GradientStore,
+    GradientSum,
+    OffloadedBank,
+    PerSampleGradients,
+    SampleRows,
+)
 from daj_lightning.bilevel.stores import BankDtype
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO
@@ -70,6 +79,45 @@ def test_stores_keep_the_same_of_every_size(judge: Judge, kind: str, packing: bo
         if kind == "bank":
             assert float(rows[2].abs().max()) == 0, "no token of this sample is scored"
             assert len({float(row.norm()) for row in rows}) == K
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_longer_gradients_are_shortened_in_micro_batches_of_every_size(judge: Judge, packing: bool) -> None:
+    flat, splitter = FlatView(judge.trained_parameters()), PerSampleGradients(judge)
+    batch, weights = window(), torch.rand(K, dtype=torch.float64)
+    raw = record(judge, GradientBank(flat, K), batch, 1, weights)
+    lengths = raw.norm(dim=1)
+    norm = float(lengths.median())
+    wanted = torch.stack([row * norm / n if n > norm else row for row, n in zip(raw, lengths, strict=True)])
+    assert 0 < int((lengths > norm).sum()) < K
+    assert float(lengths[2]) == 0, "a gradient of 0 has no direction, and stays"
+    if packing:
+        judge.pack_rows()
+    for size in (1, 2, 4, K):
+        for bank in (GradientBank, OffloadedBank):
+            rows = record(judge, bank(flat, K, splitter=splitter, max_sample_norm=norm), batch, size, weights)
+            assert relative_error(rows, wanted) <= 1e-13
+            narrow = bank(flat, K, "bfloat16", splitter=splitter, max_sample_norm=norm)
+            assert relative_error(record(judge, narrow, batch, size, weights).double(), wanted) <= 2**-8
+        (total,) = record(judge, GradientSum(flat, splitter, norm), batch, size, weights)
+        assert relative_error(total, weights @ wanted) <= 1e-13
+        sample_rows, q, i = SampleRows(flat, splitter, norm), flat.new_zeros(), 0
+        for samples in batch.micro_batches(size):
+            sample_rows.open(len(samples))
+            if (loss := DPO()(judge, samples).sum()).requires_grad:
+                loss.backward()
+            sample_rows.add_to(q, weights[i : i + len(samples)])
+            i += len(samples)
+        assert relative_error(q, weights @ wanted) <= 1e-13
+
+
+def test_a_norm_that_nothing_reaches_changes_no_bit(judge: Judge) -> None:
+    flat, splitter, batch = FlatView(judge.trained_parameters()), PerSampleGradients(judge), window()
+    for size in (1, 4):
+        for dtype in ("float32", "bfloat16"):
+            banks = [GradientBank(flat, K, dtype, 1, splitter, norm) for norm in (None, 1e9)]  # type: ignore[arg-type]
+            free, under = (record(judge, bank, batch, size, torch.ones(K)) for bank in banks)
+            assert torch.equal(free, under)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -24,7 +24,13 @@ from daj_lightning.records import DajError
 
 ROOT = Path(__file__).parents[2]
 QWEN_14B, QWEN_17B = (str(ROOT / "tests" / name) for name in ("qwen2.5-coder-14b", "qwen3-1.7b"))
-QUICK = ("64x4, eager", "128x4, checkpointing", "128x4, bf16", "128x2, mostly adapters")
+QUICK = (
+    "64x4, eager",
+    "128x4, checkpointing",
+    "128x4, bf16",
+    "128x2, mostly adapters",
+    "128x2, mostly adapters, shortened by fours",
+)
 """Of tools/check_plan.py's cases; it runs all of them."""
 GIB = 2**30
 

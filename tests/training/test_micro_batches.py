@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO, GRPO, KTO, ORPO, SFT
 from daj_lightning.records import DajError, JudgeBatch
 from daj_lightning.training import DataReweightedJudge, Level, NonFiniteError, Rollouts
+from daj_lightning.training.step import MetaGradient
 from inner import relative_error
 from runs import Passes, fit
 from tiny import randomize_adapters, toy_data, toy_module, toy_trainer
@@ -51,11 +53,24 @@ class Recorded(DataReweightedJudge):
         self.double()
         randomize_adapters(self.judge)
         self.seen: list[Tensor] = []
+        self.meta_lengths: list[float] = []
+        """Of the gradients of meta samples one by one."""
 
     def inner_step(self, inner: JudgeBatch, losses: Tensor, weights: Tensor) -> None:
         self.seen += [losses, weights, self.store.rows.double()]
         super().inner_step(inner, losses, weights)
         self.seen.append(self.flat.gather(self.flat.parameters))
+
+    def accumulate_into(self, gradient: Tensor, samples: JudgeBatch, share: float) -> Tensor:
+        before = gradient.clone()
+        losses = super().accumulate_into(gradient, samples, share)
+        self.meta_lengths.append(float((gradient - before).norm()) / share)
+        return losses
+
+    def meta_gradient(self, meta: JudgeBatch) -> MetaGradient:
+        gradient = super().meta_gradient(meta)
+        self.seen += gradient.gradients
+        return gradient
 
     def outer_step(self, credits: list[Credit]) -> None:
         self.seen += [credit.derivative for credit in credits]
@@ -63,10 +78,15 @@ class Recorded(DataReweightedJudge):
         self.seen.append(torch.cat([parameter.detach().flatten() for parameter in self.reweighter.parameters()]))
 
 
-def numbers(
+def numbers(prepared: Prepared, tmp_path: Path, **arguments: Any) -> list[Tensor]:
+    """Of a run: losses, weights, rows, adapters, meta gradients by halves and derivatives of every window."""
+    return recorded(prepared, tmp_path, **arguments).seen
+
+
+def recorded(
     prepared: Prepared, tmp_path: Path, *, num_inner: int = K, checkpointing: bool = False, **arguments: Any
-) -> list[Tensor]:
-    """Of a run: losses, weights, rows, adapters and derivatives of every window."""
+) -> Recorded:
+    """A run's module, with its numbers."""
     module = toy_module(
         prepared.base,
         kind=Recorded,
@@ -79,7 +99,17 @@ def numbers(
     data = toy_data(prepared.root, prepared.base, num_inner=num_inner, num_meta=M, max_windows=WINDOWS)
     toy_trainer(tmp_path).fit(module, data)
     assert isinstance(module, Recorded)
-    return module.seen
+    return module
+
+
+def a_norm(prepared: Prepared, tmp_path: Path) -> float:
+    """That half of the first window's gradients exceed, and gradients of meta samples too."""
+    free = recorded(prepared, tmp_path, reweighter=InstanceTable())
+    lengths = free.seen[2].norm(dim=1).tolist()
+    norm = statistics.median(lengths)
+    assert min(lengths) < norm < max(lengths)
+    assert norm < max(free.meta_lengths)
+    return norm
 
 
 def assert_equal(got: list[Tensor], wanted: list[Tensor], bound: float = 1e-12) -> None:
@@ -129,6 +159,40 @@ class TestEqualsSamplesOneByOne:
     def test_when_the_whole_window_is_one(self, prepared: Prepared, tmp_path: Path) -> None:
         assert_equal(numbers(prepared, tmp_path, micro_batch_size=100), numbers(prepared, tmp_path))
 
+    @pytest.mark.parametrize(
+        "how",
+        [
+            {"reweighter": InstanceTable},
+            {"reweighter": Uniform},
+            {"reweighter": InstanceTable, "engine": lambda: BankEngine(unroll_windows=2)},
+            {"reweighter": InstanceTable, "engine": lambda: BankEngine(offload=True)},
+        ],
+        ids=["table", "none", "unrolled bank", "offloaded bank"],
+    )
+    def test_where_gradients_of_samples_are_shortened(
+        self, prepared: Prepared, tmp_path: Path, how: dict[str, Any]
+    ) -> None:
+        def run(**more: Any) -> list[Tensor]:
+            return numbers(prepared, tmp_path, **{name: make() for name, make in how.items()}, **more)
+
+        norm = a_norm(prepared, tmp_path)
+        alone = run(max_sample_norm=norm)
+        for packing in (False, True):
+            assert_equal(run(max_sample_norm=norm, micro_batch_size=4, packing=packing), alone)
+        assert relative_error(alone[2], run()[2]) > 1e-3, "the first window is another one"
+
+    def test_for_shortened_rows_in_bfloat16_but_for_their_rounding(self, prepared: Prepared, tmp_path: Path) -> None:
+        """A row by itself is rounded once, after it was shortened; one of several before and after."""
+        norm = a_norm(prepared, tmp_path)
+        alone, together = (
+            numbers(
+                prepared, tmp_path, engine=BankEngine(dtype="bfloat16"), micro_batch_size=size, max_sample_norm=norm
+            )
+            for size in (1, 4)
+        )
+        for one, other in zip(together[:3], alone[:3], strict=True):
+            assert relative_error(one, other) <= 2**-8
+
     def test_for_rows_in_bfloat16_but_for_their_rounding(self, prepared: Prepared, tmp_path: Path) -> None:
         """A number between two of bfloat16's may go to either; one run is then another run, at that precision."""
         alone, together = (
@@ -165,9 +229,13 @@ def test_a_loss_that_is_not_finite_still_names_its_sample_alone(
     [
         ({"objective": GRPO(), "rollouts": Rollouts(group_size=2, max_new_tokens=8)}, "rows_per_forward"),
         ({"judge": "everything"}, r"model\.micro_batch_size to 1"),
+        (
+            {"judge": "everything", "reweighter": Uniform(), "max_sample_norm": 0.3},
+            r"model\.micro_batch_size to 1",
+        ),
         ({"micro_batch_size": 0}, "micro_batch_size=0, outer_accumulation=1 must be >= 1"),
     ],
-    ids=["a group is a batch already", "no adapters", "none"],
+    ids=["a group is a batch already", "no adapters", "no adapters and a norm", "none"],
 )
 def test_what_cannot_have_them_is_refused_before_training(
     prepared: Prepared, tmp_path: Path, arguments: dict[str, Any], remedy: str
