@@ -30,6 +30,7 @@ import torch
 from ablation_data import DOMAINS, NOISE, ROOT, SCENARIOS, Pools, Scenario, make
 from ablation_methods import (
     META_DOMAIN,
+    NUM_LOOKS,
     OUTER,
     FixedWeights,
     GroupDRO,
@@ -70,15 +71,16 @@ AFTERWARDS = (
 EVERY = (*FIRST, *AFTERWARDS)
 EVEN_ONLY = tuple(name for name in EVERY if name != "inverse domain size")
 """Where every domain has as many pairs, its inverse size is no weight."""
-BRIEF = tuple(name for name in EVEN_ONLY if name not in AFTERWARDS)
+BRIEF = ("none", "domain", "table", "net", "train and meta", "meta alone", "small loss")
 METHODS: Mapping[str, Sequence[str]] = {
-    "clean": BRIEF,
+    "flipped instances": (*BRIEF, "table, stopped early", "train, then meta", "table, frozen", "table, permuted"),
     "flipped domains": EVEN_ONLY,
-    "flipped instances": EVEN_ONLY,
-    "thinned tests": EVERY,
+    "clean": BRIEF,
+    "thinned tests": (*BRIEF, "train, then meta"),
     "easy-heavy": (*BRIEF, "inverse domain size"),
-    "other trajectories": (*BRIEF, "inverse domain size"),
+    "other trajectories": BRIEF,
 }
+"""Where every label is as good as its neighbours, or no domain is worse, fewer ways are worth a run."""
 META_SIZES = (8, 128, 1000)
 """Beside the scenarios' own; the last is all there are."""
 META_METHODS = ("domain", "table", "train and meta", "meta alone")
@@ -89,6 +91,7 @@ OBJECTIVES: Mapping[str, Callable[[], Objective]] = {
 }
 """Of Table 4, beside DPO."""
 NUM_TABLE_SEEDS = 3
+NUM_META_SEEDS = 10
 GROUP_SIZE, RESPONSE_TOKENS = 8, 40
 
 
@@ -103,8 +106,8 @@ class Run:
     """Family -> [right, asked]."""
     weight_auc: float | None
     """Of the final weights against whether the label is true; None where all are."""
-    loss_auc: float | None
-    """Of minus the final losses."""
+    loss_aucs: list[float | None]
+    """Of minus the losses, at each look; the last is at the end."""
     domain_weights: dict[str, float]
     window: int
     """Of the state that was tested."""
@@ -127,7 +130,7 @@ def run_of(condition: str, seed: int, scenario: Scenario, outcome: Outcome) -> R
         seed,
         outcome.test,
         told(auc(outcome.weights, is_clean)),
-        told(auc([-loss for loss in outcome.losses], is_clean)),
+        [told(auc([-loss for loss in losses], is_clean)) for losses in outcome.losses],
         {name: round(weight, 4) for name, weight in outcome.domain_weights.items()},
         outcome.window,
         round(outcome.cpu_s, 1),
@@ -216,7 +219,7 @@ class Study:
         run = run_of(condition, seed, scenario, outcome)
         with self.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(run)) + "\n")
-        found = f"AUC weights {run.weight_auc} losses {run.loss_auc}"
+        found = f"AUC weights {run.weight_auc} losses {run.loss_aucs}"
         print(f"{condition}, seed {seed}: {run.accuracy:.1%}, {found}, {run.cpu_s} s", flush=True)
 
 
@@ -277,9 +280,34 @@ def report(runs: Sequence[Run]) -> None:
                 )
                 for other in ("none", best)
             ]  # fmt: skip
-            aucs = [mean_of([run.weight_auc for run in own]), mean_of([run.loss_auc for run in own])]
+            aucs = [
+                mean_of([run.weight_auc for run in own]),
+                mean_of([run.loss_aucs[-1] for run in own if run.loss_aucs]),
+            ]
             cells = method, str(len(own)), f"{mean[method]:.1%}", *points, *aucs, f"{cpu_s(own):.0f}"
             print(f"| {' | '.join(cells)} |")
+
+        if of["none"][0].loss_aucs[-1] is not None:
+            beside_losses({method: of[method] for method in OURS if method in of}, of["none"])
+
+
+def beside_losses(ours: Mapping[str, Sequence[Run]], none: Sequence[Run]) -> None:
+    """AUC of learned weights, minus that of the losses of plain training at the end, and at its best look."""
+    looks = [mean_of([run.loss_aucs[k] for run in none]) for k in range(len(none[0].loss_aucs))]
+    means = [np.mean([run.loss_aucs[k] for run in none]) for k in range(len(looks))]  # type: ignore[arg-type]
+    best = int(np.argmax(means))
+    print(f"\nLosses of none at its {len(looks)} looks: {', '.join(looks)}. Seeds drawn with replacement, 95 %:\n")
+    print(f"| weights | AUC | minus none's final losses | minus those at look {best + 1} |\n|---|---|---|---|")
+    of_seed = {run.seed: run for run in none}
+    for method, runs in ours.items():
+        own = np.array([run.weight_auc for run in runs], dtype=float)
+        of_losses = np.array([of_seed[run.seed].loss_aucs for run in runs], dtype=float)
+        drawn = np.random.default_rng(0).integers(len(runs), size=(10_000, len(runs)))
+        cells = []
+        for values in (own, own - of_losses[:, -1], own - of_losses[:, best]):
+            low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+            cells.append(f"{values.mean():.3f} [{low:.3f}, {high:.3f}]")
+        print(f"| {method} | {' | '.join(cells)} |")
 
 
 def cpu_s(runs: Sequence[Run]) -> float:
@@ -299,9 +327,11 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
     """A line a run."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["condition", "seed", "test_accuracy", "auc_weights", "auc_losses", "window", "cpu_s"])
+        of_looks = [f"auc_losses_{k + 1}_of_{NUM_LOOKS}" for k in range(NUM_LOOKS)]
+        writer.writerow(["condition", "seed", "test_accuracy", "auc_weights", *of_looks, "window", "cpu_s"])
         for run in sorted(runs, key=lambda r: (r.condition, r.seed)):
-            aucs = ["" if value is None else value for value in (run.weight_auc, run.loss_auc)]
+            looks = run.loss_aucs or [None] * NUM_LOOKS
+            aucs = ["" if value is None else value for value in (run.weight_auc, *looks)]
             writer.writerow([run.condition, run.seed, f"{run.accuracy:.4f}", *aucs, run.window, run.cpu_s])
 
 
@@ -339,7 +369,7 @@ def main() -> None:
     for seed in range(first, end):
         for name in args.scenarios:
             study.run(name, seed, methods[name])
-        if args.meta_sizes:
+        if args.meta_sizes and seed < NUM_META_SEEDS:
             study.meta_sizes("flipped instances", seed)
         if args.objectives and seed < NUM_TABLE_SEEDS:
             study.objectives("flipped domains", seed)

@@ -26,7 +26,7 @@ from daj_lightning.records import Candidate, DajError, Pair, Problem
 ROOT = Path("runs/ablation")
 DOMAINS = ("atcoder-easy", "atcoder-medium", "leetcode-easy", "leetcode-medium")
 """Those of the bank that have short programs enough."""
-NUM_TRAIN = 96
+NUM_TRAIN = 72
 """S, of every scenario; as many of each domain where nothing else is said."""
 NUM_META_PAIRS = 32
 """16 pairs of programs in both orders, so that a lean to one position cancels in the whole set."""

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning import Callback, Trainer, seed_everything
+from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
@@ -35,10 +35,12 @@ from study_learning import CpuTime
 NUM_INNER, NUM_META, META_EVERY = 8, 8, 2
 NUM_PLAIN = NUM_INNER + NUM_META // META_EVERY
 """Samples of a window without an outer level: as many as the bi-level step has on average."""
-NUM_WINDOWS, UNROLL = 40, 8
+NUM_WINDOWS, UNROLL = 60, 8
 MAX_NORM, MAX_SAMPLE_NORM = 1.0, 0.3
 TOGETHER = 8
 """Samples of a pass, or rows of a test."""
+NUM_LOOKS = 4
+"""At the losses of the training pairs, evenly through the run; the last at the end."""
 MEASURED_EVERY = 5
 """Windows between two looks at the held-out meta pairs."""
 HELD_OUT_SHARE = 0.25
@@ -215,8 +217,8 @@ class Outcome:
 
     weights: list[float]
     """(S,) of the scenario's training pairs, at the end; empty where the judge wrote its own responses."""
-    losses: list[float]
-    """(S,) at the end."""
+    losses: list[list[float]]
+    """(S,) at each look."""
     domain_weights: dict[str, float]
     test: dict[str, list[int]]
     """Family -> [right, asked]: is the right response likelier than the wrong one?"""
@@ -274,29 +276,46 @@ def train(
         scenario, BASE, method.mixture, num_inner, NUM_WINDOWS, seed, method.with_meta_domain, method.meta_share,
         method.stops_early,
     )  # fmt: skip
-    clock, window = CpuTime(), NUM_WINDOWS
-    callbacks: list[Callback] = [clock]
+    clock, looks, window = CpuTime(), Looks(data), NUM_WINDOWS
+    callbacks: list[Callback] = [clock] if of_prompts else [looks, clock]
     with tempfile.TemporaryDirectory() as directory:
         best = MetaValidation(f"{directory}/best.ckpt", MEASURED_EVERY)
         if method.stops_early:
             callbacks.append(best)
         trainer = Trainer(
-            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=callbacks, limit_val_batches=0,
+            accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=method.stops_early, callbacks=callbacks, limit_val_batches=0,
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
         if method.stops_early:
             window = best.best_window
             state = torch.load(best.path, weights_only=False)["state_dict"]
             module.load_state_dict(state, strict=False)  # the frozen base is not in it
-    weights, losses = ([], []) if of_prompts else final_weights(module, data)
+    weights = [] if of_prompts else weights_and_losses(module, data)[0]
     test = forced_choice(module.judge, data, scenario.test)
-    return Outcome(weights, losses, reweighter.named_weights(), test, window, clock.seconds)
+    return Outcome(weights, looks.losses, reweighter.named_weights(), test, window, clock.seconds)
+
+
+class Looks(Callback):
+    """Losses of the scenario's training samples, on the way and at the end."""
+
+    def __init__(self, data: ScenarioData) -> None:
+        self.data = data
+        self.at = [data.max_windows * (k + 1) // NUM_LOOKS for k in range(NUM_LOOKS)]
+        self.losses: list[list[float]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx + 1 in self.at:
+            assert isinstance(pl_module, DataReweightedJudge)
+            self.losses.append(weights_and_losses(pl_module, self.data)[1])
+            pl_module.judge.train()
 
 
 @torch.no_grad()
-def final_weights(module: DataReweightedJudge, data: ScenarioData) -> tuple[list[float], list[float]]:
-    """Weight and loss of each of the scenario's training samples at the end."""
+def weights_and_losses(module: DataReweightedJudge, data: ScenarioData) -> tuple[list[float], list[float]]:
+    """Weight and loss of each of the scenario's training samples, at the judge as it is."""
     module.judge.eval()
     batch = data.train_set.batch(range(data.num_own))
     assert isinstance(batch, JudgeBatch)

@@ -31,7 +31,7 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 
 import ablation_methods
 from ablation_data import Pools, Scenario, family, prepare_banks, swapped
-from ablation_methods import Mixture, ScenarioData, SmallLoss, auc, final_weights, forced_choice
+from ablation_methods import Mixture, ScenarioData, SmallLoss, auc, forced_choice, weights_and_losses
 from daj_lightning.bilevel import BankEngine, InstanceNet, InstanceTable, Reweighter, Uniform
 from daj_lightning.data.datamodule import LCB_DOMAINS
 from daj_lightning.judge import Judge
@@ -142,7 +142,7 @@ class Looks(Callback):
 
     def look(self, module: LightningModule) -> None:
         assert isinstance(module, DataReweightedJudge)
-        weights, losses = final_weights(module, self.data)
+        weights, losses = weights_and_losses(module, self.data)
         self.weights.append([round(weight, 5) for weight in weights])
         self.losses.append([round(loss, 5) for loss in losses])
         module.judge.train()
