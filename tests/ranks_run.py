@@ -77,6 +77,10 @@ def case(name: str) -> Case:
         "packed": lambda: Case(
             {"reweighter": InstanceTable(), "micro_batch_size": 2, "packing": True}, {"attention": "sdpa"}
         ),
+        "normalized": lambda: Case({"reweighter": InstanceNet(features=("loss", "mean_loss"), normalize=True)}),
+        "shortened": lambda: Case(
+            {"reweighter": InstanceTable(), "micro_batch_size": 2, "max_sample_norm": MAX_NORM},
+        ),
         "poisoned": lambda: Case({"objective": Poisoned()}),
         "everything": lambda: Case({}, {"trains": "everything"}),
     }

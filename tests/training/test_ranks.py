@@ -19,7 +19,7 @@ from daj_lightning.training.checks import check_processes, check_shares, check_s
 from ranks import distance, left, start
 
 REWEIGHTERS = ("none", "domain", "table", "net", "hierarchical")
-FEWER = ("trace", "unrolled", "averaged", "jvp", "kto", "dropout", "checkpointed", "packed")
+FEWER = ("trace", "unrolled", "averaged", "jvp", "kto", "dropout", "checkpointed", "packed", "normalized", "shortened")
 RUNS = [
     *({"name": case, "case": case, "windows": 20} for case in REWEIGHTERS),
     *({"name": f"{case} in float32", "case": case, "windows": 20, "dtype": "float32"} for case in REWEIGHTERS),

@@ -37,6 +37,32 @@ def test_without_reweighting_a_step_takes_no_meta_pass(prepared: Prepared, tmp_p
     assert passes.windows == [[4, 4], [4, 4]]
 
 
+class Remembers(Uniform):
+    """What it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[list[int], torch.Tensor]] = []
+
+    def observe(self, batch: JudgeBatch, losses: torch.Tensor) -> None:
+        self.told.append((batch.sample_ids.tolist(), losses))
+
+
+def test_a_reweighter_is_told_every_windows_losses_once(prepared: Prepared, tmp_path: Any) -> None:
+    reweighter, seen = Remembers(), list[tuple[list[int], torch.Tensor]]()
+
+    class Looks(Callback):
+        def on_train_batch_end(self, trainer: Any, module: DataReweightedJudge, *_: Any) -> None:
+            assert module.report is not None
+            seen.append((module.report.sample_ids.tolist(), module.report.losses))
+
+    fit(prepared, tmp_path, [Looks()], reweighter=reweighter, max_windows=3)
+    assert len(reweighter.told) == 3
+    for (told, losses), (ids, reported) in zip(reweighter.told, seen, strict=True):
+        assert told == ids
+        torch.testing.assert_close(losses, reported, rtol=0, atol=0)
+
+
 def test_meta_every_spaces_the_outer_steps(prepared: Prepared, tmp_path: Any) -> None:
     module = fit(prepared, tmp_path, meta_every=3, outer_warmup_windows=1, max_windows=7)
     assert (module.num_windows, module.num_outer_steps) == (7, 2), "outer steps after windows 3 and 6"
