@@ -48,13 +48,14 @@ class InstanceNet(Reweighter):
         self.net = nn.Sequential(
             nn.Linear(len(features), hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
         )
-        self.seen: Tensor
-        """(S, F) features of each sample when it was last in a window."""
-        self.looks: Tensor
-        """(S,) windows that it was in."""
         self.remembers = normalize or "mean_loss" in features
-        self.register_buffer("seen", torch.zeros(0, len(features)), persistent=self.remembers)
-        self.register_buffer("looks", torch.zeros(0), persistent=self.remembers)
+        self.seen: Tensor
+        """(S, F) features of each sample when it was last in a window; not there where nothing asks for it."""
+        self.looks: Tensor
+        """(S,) windows that it was in; beside it."""
+        if self.remembers:
+            self.register_buffer("seen", torch.zeros(0, len(features)))
+            self.register_buffer("looks", torch.zeros(0))
 
     def build(self, training_set: TrainingSet) -> None:
         if self.remembers:
