@@ -1,6 +1,6 @@
 """Our hypergradients beside Betty's, and our plain training beside TRL's: one judge, the same samples, one process.
 
-    python tools/bench_bilevel.py                      # Markdown tables, then a line for every claim; 9 min of CPU
+    python tools/bench_bilevel.py                      # Markdown tables, then a line for every claim; 13 min of CPU
     python tools/bench_bilevel.py --quick              # a round each, SGD, two precisions; 2 min
     python tools/bench_bilevel.py --only accuracy cost
 
