@@ -3,6 +3,11 @@
     python tools/bench_kernels.py                                  # seconds, on a CPU
     python tools/bench_kernels.py --preset issue                   # CPU figures of issue 6: 15 CPU minutes, 5 GB
     python tools/bench_kernels.py --preset gpu --device cuda --csv kernels.csv --plots plots
+    python tools/bench_kernels.py --preset bfloat16                # a minute where the CPU multiplies bfloat16
+
+The last one as on a CPU with AVX2 alone, where eager takes minutes a call (20 CPU minutes together):
+
+    ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 python tools/bench_kernels.py --preset bfloat16 --no-onednn
 
 A provider is timed only if its result agrees with float64 (kernel_cases.py: Provider.tolerance). One that is absent
 is named with the reason. Exit status 1 if an op of ours disagrees or fails; a missed figure does not change it.
@@ -16,6 +21,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,6 +75,8 @@ class Group(NamedTuple):
     """On a CPU."""
     compiled: bool = False
     """Whether torch.compile takes part on a CPU."""
+    brief: bool = False
+    """Times alone, where a call takes minutes: neither memory nor operators."""
 
 
 LOGPROB = kernel_logprob.MODES
@@ -88,6 +96,10 @@ PRESETS = {
         Group("grad_bank", {"P": ADAPTERS, "K": 16}, "bfloat16", kernel_bank.MODES),
         Group("segment_loss", {"R": 32, "T": 256}, "float32", kernel_losses.MODES, 31),
         Group("instance_net_hypergrad", {"B": 16, "F": 1, "H": 10}, "float32", kernel_instance_net.MODES, 31),
+    ],
+    "bfloat16": [
+        Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": 8192}, "bfloat16", ("full",), 3, brief=True),
+        Group("fused_linear_logprob", {"N": 512, "H": 1024, "V": QWEN3}, "bfloat16", ("full",), 2, brief=True),
     ],
     "gpu": [
         Group("fused_linear_logprob", {"N": 8192, "H": 2048, "V": QWEN3}, "bfloat16", LOGPROB),
@@ -110,11 +122,11 @@ PRESETS = {
 
 def measure_group(group: Group, device: str, with_memory: bool) -> Iterator[tuple[Case, list[Row]]]:
     """Inputs are drawn once a group and freed before the next."""
-    peaks = peaks_elsewhere(group) if with_memory and device == "cpu" else Peaks()
+    peaks = peaks_elsewhere(group) if with_memory and not group.brief and device == "cpu" else Peaks()
     problem = draw(group, device)
     for mode in group.modes:
         case = problem.case(mode)
-        yield case, measure(case, group.rounds, peaks)
+        yield case, measure(case, group.rounds, peaks, group.brief)
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.compiler.reset()  # else the compiler gives up on a function after eight sizes of it
@@ -125,7 +137,7 @@ def draw(group: Group, device: str) -> Problem:
     return OPS[group.op].Problem.draw(Spec(group.op, "", tuple(group.sizes.items()), group.dtype, device, compiled))
 
 
-def measure(case: Case, rounds: int, peaks: Peaks) -> list[Row]:
+def measure(case: Case, rounds: int, peaks: Peaks, brief: bool = False) -> list[Row]:
     """Check every provider, then time those that are right. On a GPU memory is measured here, else it is known."""
     spec, on_gpu = case.spec, case.spec.device == "cuda"
     checked = [(provider, *check(provider, case)) for provider in case.providers]
@@ -142,7 +154,7 @@ def measure(case: Case, rounds: int, peaks: Peaks) -> list[Row]:
         row = Row(spec, provider.name, errors, case.flop, case.bytes, wrong, timings.get(provider.name), floor_ms)
         if provider.prepare is not None:
             row = replace(row, flop=0.0, bytes=0.0, floor_ms=None)
-        if not wrong and provider.name != FLOOR:
+        if not wrong and not brief and provider.name != FLOOR:
             peak = peak_on_gpu(provider.run) if on_gpu else peaks.of(spec.mode, provider.name)
             row = replace(row, peak_mib=peak, launches=launches(provider.run, spec.device))
         rows.append(row)
@@ -207,7 +219,10 @@ def device_name(device: str) -> str:
 def run(args: argparse.Namespace) -> int:
     groups = [group for group in PRESETS[args.preset] if args.ops is None or group.op in args.ops]
     groups = [group._replace(rounds=args.rounds or group.rounds, compiled=args.compile) for group in groups]
-    print(f"torch {torch.__version__}, {device_name(args.device)}, preset {args.preset}\n")
+    kernels = (
+        f"torch's kernels for {torch.backends.cpu.get_cpu_capability()}, oneDNN {'off' if args.no_onednn else 'on'}"
+    )
+    print(f"torch {torch.__version__}, {device_name(args.device)}, preset {args.preset}, {kernels}\n")
     print(*kernel_report(), sep="\n")
     print(f"\n{report.table_head()}")
     rows: list[Row] = []
@@ -223,7 +238,7 @@ def run(args: argparse.Namespace) -> int:
         report.write_csv(args.csv, rows, device_name(args.device))
     if args.plots is not None:
         report.write_plots(args.plots, rows, device_name(args.device))
-    if args.preset == "issue":
+    if args.preset in ("issue", "bfloat16"):
         print("\nFigures of issue 6:", *report.cpu_verdict(rows), sep="\n")
     if args.preset == "gpu":
         print("\nFigures of issue 6, meant for an H200:", *report.gpu_verdict(rows, copy_bandwidth()), sep="\n")
@@ -241,12 +256,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, help="timed calls of each provider, on the CPU")
     parser.add_argument("--compile", action="store_true", help="torch.compile on the CPU too, where it takes minutes")
+    parser.add_argument(
+        "--no-onednn", action="store_true", help="torch multiplies without it, as where the CPU has no AVX-512"
+    )
     parser.add_argument("--csv", type=Path, help="file for every number")
     parser.add_argument("--plots", type=Path, help="folder for PNG files")
     parser.add_argument("--memory-of", metavar="GROUP", help=argparse.SUPPRESS)  # for peaks_elsewhere
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    with mock.patch.dict(os.environ):  # providers of ours switch DAJ_KERNELS
+    onednn = torch.backends.mkldnn.flags(enabled=False) if args.no_onednn else nullcontext()
+    with onednn, mock.patch.dict(os.environ):  # providers of ours switch DAJ_KERNELS
         if args.memory_of:
             print(json.dumps(peaks_here(Group(*json.loads(args.memory_of)))))
             return 0

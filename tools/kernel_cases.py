@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from daj_lightning.kernels import kernel_report
+from daj_lightning.kernels.dispatch import multiplies_bfloat16
 
 Run = Callable[[], Any]
 Errors = dict[str, float]
@@ -90,14 +91,24 @@ class Problem(Protocol):
 
 
 def ours(
-    op: str, device: str, run: Run, tolerance: Mapping[str, float], suffix: str = "", prepare: Run | None = None
+    op: str,
+    device: str,
+    run: Run,
+    tolerance: Mapping[str, float],
+    suffix: str = "",
+    prepare: Run | None = None,
+    bfloat16_products: bool = False,
 ) -> list[Provider]:
     """The public function in plain torch, and with the extension where it serves.
 
     DAJ_KERNELS, which is read at each call, switches between them; bench_kernels.main puts the old value back.
+
+    Args:
+        bfloat16_products: what runs multiplies bfloat16 matrices, which on some CPUs is the extension's part of it.
     """
     os.environ["DAJ_KERNELS"] = "auto"
     served = any((use.op, use.device, use.implementation) == (op, device, "ext") for use in kernel_report())
+    served |= bfloat16_products and multiplies_bfloat16()
 
     def under(mode: str) -> Run:
         def switched() -> Any:

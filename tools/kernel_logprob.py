@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from daj_lightning.kernels import fused_linear_logprob, fused_linear_logprob_jvp
+from daj_lightning.kernels.dispatch import multiplies_bfloat16
 from kernel_cases import Case, Errors, Provider, Spec, missing, ours, relative_error
 
 MODES = ("fwd", "full", "jvp", "8 vjps")
@@ -118,7 +119,13 @@ class Problem:
                 absent[name] = "not tried under torch.func.jvp"
             else:
                 providers.append(Provider(name, partial(run, logprob), tolerance))
-        providers += ours("fused_linear_logprob", self.spec.device, self._our_run(mode, run), OURS[self.spec.dtype])
+        providers += ours(
+            "fused_linear_logprob",
+            self.spec.device,
+            self._our_run(mode, run),
+            OURS[self.spec.dtype],
+            bfloat16_products=self.spec.dtype == "bfloat16" and not self.hidden.is_cuda,
+        )
         if mode == "jvp":
             providers += self._jvp_from_kept_u()
         item = self.weight.element_size()
@@ -186,11 +193,12 @@ class Problem:
         return ours("fused_linear_logprob", self.spec.device, run, OURS[self.spec.dtype], ", u kept", prepare)
 
     def _bare_gemms(self, passes: int) -> Callable[[], None]:
-        """float32 also for bfloat16 inputs: this torch multiplies bfloat16 several times slower on a CPU."""
+        """float32 also for bfloat16 inputs, unless the CPU has an instruction: torch would be several times slower."""
+        dtype = self.weight.dtype if multiplies_bfloat16() else torch.float32
 
         def run() -> None:
-            hidden = self.hidden.float()
-            tile = self.weight[:TILE].float()
+            hidden = self.hidden.to(dtype)
+            tile = self.weight[:TILE].to(dtype)
             for columns in self.weight.split(TILE):
                 logits = hidden @ tile[: len(columns)].T
                 if passes == 2:

@@ -4,7 +4,8 @@ An adapter's gradient is a sum over tokens, and a sample's is the part of it ove
 (gradient of the output)^T (input), a product for each sample where autograd would have computed one for all. So the
 work is that of samples one by one, and the rest of the pass is that of one batch. Exact, since no layer of a judge
 mixes samples. The layer and its adapter are one autograd function here: it keeps no input cast up to the adapter's
-dtype, scales no output in a pass of its own, and adds up the two gradients of its input in a product.
+dtype, scales no output in a pass of its own, and adds up the two gradients of its input in a product. An input that is
+itself a product, as behind the gate of an MLP, is not kept: autograd keeps its factors, and they are multiplied again.
 Letters: B samples of a micro-batch, P adapter parameters, r rank.
 """
 
@@ -71,8 +72,11 @@ class PerSampleGradients:
         """Until `close`, backward passes over B samples add to rows (., P); autograd computes no weight gradient.
 
         Args:
-            row_of_sample: B indices of rows; samples may share one, and then it gets their sum.
+            row_of_sample: B indices of rows; samples may share one, and then it gets their sum. One for all costs
+                no more than autograd.
         """
+        if len(set(row_of_sample)) == 1:
+            row_of_sample = row_of_sample[:1]
         for adapter in self._adapters:
             adapter.down.grad = adapter.up.grad = None
             targets = [
@@ -97,22 +101,34 @@ class PerSampleGradients:
         lengths = self.judge.sample_lengths
         keep = partial(_keep, targets, lengths)
         base = layer.base_layer
+        # A checkpoint would recompute its block to show what it saved, and holds one block alone.
+        factors = _factors(x) if dropped is None and not self.judge.gradient_checkpointing else None
         y: Tensor = _Adapted.apply(
-            x, dropped, adapter.down, adapter.up, base.weight, base.bias, layer.scaling[name], keep
+            x, dropped, factors, adapter.down, adapter.up, base.weight, base.bias, layer.scaling[name], keep
         )
         return y
+
+
+def _factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Two tensors of x's shape and dtype whose product x is, if autograd keeps both until x's own backward."""
+    product = x.grad_fn
+    if type(product).__name__ != "MulBackward0":
+        return None
+    factors = product._saved_self, product._saved_other  # type: ignore[union-attr]
+    alike = all(f is not None and f.shape == x.shape and f.dtype is x.dtype for f in factors)
+    return tuple(f.detach() for f in factors) if alike else None  # type: ignore[return-value]
 
 
 def _keep(
     targets: list[list[Tensor]], lengths: list[int] | None, g_down: Tensor, x: Tensor, g_up: Tensor, h: Tensor
 ) -> None:
-    for own, upstream, inputs in ((targets[0], g_down, x), (targets[1], g_up, h)):
-        split = lengths or [len(inputs) // len(own)] * len(own)  # padded rows are all of one length
-        for target, g_i, x_i in zip(own, upstream.split(split), inputs.split(split), strict=True):
-            if target.dtype == g_i.dtype:
-                target.addmm_(g_i.T, x_i)
-            else:
-                target.add_(g_i.T @ x_i)
+    # B's gradient is made as its transpose: r rows of a product cost a CPU a third of as many columns.
+    downs, ups = targets[0], [target.T for target in targets[1]]
+    for own, narrow, wide in ((downs, g_down, x), (ups, h, g_up)):
+        # Padded rows are all of one length, and samples that share a row need no division.
+        split = lengths if lengths and len(own) > 1 else [len(wide) // len(own)] * len(own)
+        for target, narrow_i, wide_i in zip(own, narrow.split(split), wide.split(split), strict=True):
+            target.add_(narrow_i.T @ wide_i)
 
 
 class _Adapted(torch.autograd.Function):
@@ -123,6 +139,7 @@ class _Adapted(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         dropped: Tensor | None,
+        factors: tuple[Tensor, Tensor] | None,
         down: Tensor,
         up: Tensor,
         weight: Tensor,
@@ -134,17 +151,19 @@ class _Adapted(torch.autograd.Function):
         y = F.linear(x_2d, weight, bias)
         h = F.linear((x_2d if dropped is None else dropped.flatten(0, -2)).to(down.dtype), down)
         out = y.to(up.dtype).addmm_(h, up.T, alpha=scale).to(y.dtype)
-        ctx.save_for_backward(x if dropped is None else dropped, h, down, up, weight)
+        inputs = factors or (x if dropped is None else dropped,)
+        ctx.save_for_backward(h, down, up, weight, *inputs)
         ctx.scale, ctx.keep, ctx.has_dropout = scale, keep, dropped is not None
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        x, h, down, up, weight = ctx.saved_tensors
+        h, down, up, weight, *inputs = ctx.saved_tensors
+        x = inputs[0] if len(inputs) == 1 else inputs[0] * inputs[1]
         g = upstream.flatten(0, -2)
         g_up = g.to(up.dtype)
-        g_down = (g_up @ up).mul_(ctx.scale)
+        g_down = F.linear(g_up, up.T.contiguous()).mul_(ctx.scale)  # a third of the time of g_up @ up on a CPU
         ctx.keep(g_down, x.flatten(0, -2).to(down.dtype), g_up, h * ctx.scale)
         through_base = through_adapter = None
         if ctx.needs_input_grad[0]:
@@ -158,4 +177,4 @@ class _Adapted(torch.autograd.Function):
                 through_base += (g_down @ down).to(through_base.dtype)
         if through_base is not None:
             through_base = through_base.view(*upstream.shape[:-1], -1)
-        return (through_base, through_adapter, *(None,) * 6)
+        return (through_base, through_adapter, *(None,) * 7)

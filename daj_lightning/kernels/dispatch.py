@@ -120,8 +120,11 @@ def uses_extension(*tensors: Tensor, unless: str = "") -> bool:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the extension multiplies bfloat16 matrices on this CPU, which torch does with rounded results only."""
-    return _mode() != "torch" and extension().has_bfloat16_mm
+    """Whether the extension multiplies bfloat16 matrices on this CPU, which torch does with rounded results only.
+
+    Not where ATEN_CPU_CAPABILITY keeps torch itself from AVX-512.
+    """
+    return _mode() != "torch" and extension().has_bfloat16_mm and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def kernel_report() -> list[KernelUse]:

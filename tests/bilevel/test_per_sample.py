@@ -22,6 +22,7 @@ from daj_lightning.bilevel import (
 from daj_lightning.bilevel.stores import BankDtype
 from daj_lightning.judge import Judge
 from daj_lightning.objectives import DPO
+from daj_lightning.planning import LiveBytes
 from daj_lightning.records import DajError, JudgeBatch
 from inner import relative_error
 from tiny import make_batch, make_judge, randomize_adapters
@@ -148,6 +149,36 @@ def test_dropout_of_adapters_leaves_rows_apart(tiny_config: Qwen3Config) -> None
     torch.manual_seed(1)
     wanted = torch.autograd.grad(DPO()(judge, batch).sum(), flat.parameters)
     assert relative_error(rows.sum(dim=0), flat.gather(wanted)) <= 1e-6  # norms are in float32 here
+
+
+def test_a_gated_product_is_not_kept_beside_its_factors(judge: Judge) -> None:
+    """What a forward leaves alive is less by one such tensor a layer, and the gradients are exact as above."""
+    batch, config = make_batch(K, length=14, response=6), judge.causal_lm.config
+    splitter, flat = PerSampleGradients(judge), FlatView(judge.trained_parameters())
+    rows, kept = flat.new_zeros(K), []
+    for directed in (False, True):
+        if directed:
+            splitter.open(rows, range(K))
+        with LiveBytes() as count:
+            loss = DPO()(judge, batch)
+            kept.append(count.live)
+        loss.sum().backward()
+    splitter.close()
+    num_tokens = batch.input_ids.numel()
+    assert kept[0] - kept[1] == config.num_hidden_layers * num_tokens * config.intermediate_size * 8
+
+
+def test_samples_of_one_row_get_the_gradient_of_their_sum(judge: Judge) -> None:
+    batch, flat, splitter = window(), FlatView(judge.trained_parameters()), PerSampleGradients(judge)
+    wanted = flat.gather(torch.autograd.grad(DPO()(judge, batch).sum(), flat.parameters))
+    for packing in (False, True):
+        if packing:
+            judge.pack_rows()
+        q = flat.new_zeros()
+        splitter.open(q[None], [0] * K)
+        DPO()(judge, batch).sum().backward()
+        splitter.close()
+        assert relative_error(q, wanted) <= 1e-13
 
 
 def test_layers_are_their_own_again_after_a_micro_batch(judge: Judge) -> None:

@@ -100,6 +100,22 @@ def test_float64_agrees_with_autograd_through_all_logits(bench: ModuleType):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
 
 
+def test_each_vocabulary_has_its_own_figure(bench: ModuleType):
+    from kernel_report import Row, cpu_verdict
+    from kernel_timing import Timing
+
+    def row(provider: str, V: int, ms: float) -> Row:
+        spec = bench.Spec("fused_linear_logprob", "full", (("N", 8), ("H", 4), ("V", V)), "bfloat16", "cpu", False)
+        return Row(spec, provider, {}, 1.0, 1.0, timing=Timing(ms, ms, ms))
+
+    rows = [row("eager", 10, 4), row("ours, torch", 10, 1), row("eager", 1000, 4), row("ours, torch", 1000, 2)]
+    figures = [line for line in cpu_verdict(rows) if "bfloat16, V" in line]
+    assert figures == [
+        "PASS forward and backward, bfloat16, V 10, over eager: 0.25x, wanted <= 0.35x",
+        "FAIL forward and backward, bfloat16, V 1,000, over eager: 0.5x, wanted <= 0.35x",
+    ]
+
+
 def test_figures_pass_fail_or_are_owed(bench: ModuleType):
     from kernel_report import Row, cpu_verdict
     from kernel_timing import Timing

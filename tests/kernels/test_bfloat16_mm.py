@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -104,6 +108,16 @@ class TestInThePass:
             assert (logp - exact.logp).abs().max() < 1e-5
             assert ((logp - exact.logp) / exact.logp)[case.confident].abs().max() < 1e-4
             assert (gradient - exact.u).norm() / exact.u.norm() < 4e-3, "of a gradient in bfloat16"
+
+
+@needs_instruction
+@pytest.mark.parametrize(("capability", "uses"), [("avx2", False), ("avx512", True)])
+def test_a_torch_that_is_kept_from_avx512_keeps_the_extension_from_it(capability: str, uses: bool):
+    """torch reads the variable when it is loaded."""
+    asks = "from daj_lightning.kernels.dispatch import multiplies_bfloat16; print(multiplies_bfloat16())"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "DAJ_KERNELS": "auto"}
+    told = subprocess.run([sys.executable, "-c", asks], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [str(uses)]
 
 
 @pytest.mark.usefixtures("ext")
