@@ -264,17 +264,17 @@ class DataReweightedJudge(Assembled):
 
     def accumulate_into(self, gradient: Tensor, samples: JudgeBatch, share: float) -> Tensor:
         """Add `share` times each sample's gradient, scaled down if it is too long, to `gradient` (P,); losses (B,)."""
-        if self.splitter is not None and len(samples) > 1:  # its passes keep less than autograd's
+        if self.max_sample_norm is not None:
+            self.meta_rows.open(len(samples))
+            losses = self.accumulate(samples)
+            self.meta_rows.add_to(gradient, torch.full_like(losses, share))
+        elif self.splitter is not None and len(samples) > 1:  # its passes keep less than autograd's
             self.splitter.open(gradient[None], [0] * len(samples))
             losses = self.accumulate(samples, share)
             self.splitter.close()
-            return losses
-        if self.max_sample_norm is None:
+        else:
             self.flat.point_gradients_at(gradient)
-            return self.accumulate(samples, share)
-        self.meta_rows.open(len(samples))
-        losses = self.accumulate(samples)
-        self.meta_rows.add_to(gradient, torch.full_like(losses, share))
+            losses = self.accumulate(samples, share)
         return losses
 
     def meta_parts(self, meta: JudgeBatch) -> list[range]:
