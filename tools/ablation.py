@@ -68,6 +68,8 @@ AFTERWARDS = (
     "table, frozen",
     "table, permuted",
 )
+SIMPLE = (*(name for name in FIRST if name not in OURS), "inverse domain size")
+"""Baselines that learn no weight; the others reuse what a run of ours has learned."""
 EVERY = (*FIRST, *AFTERWARDS)
 EVEN_ONLY = tuple(name for name in EVERY if name != "inverse domain size")
 """Where every domain has as many pairs, its inverse size is no weight."""
@@ -250,6 +252,7 @@ def difference(runs: Sequence[Run], first: str, second: str, draws: int = 10_000
 
 def report(runs: Sequence[Run]) -> None:
     """A table for each scenario: accuracy, against none, against the best of the baselines; areas under the curve."""
+    print(f"CPU seconds of a run, median: {np.median([run.cpu_s for run in runs]):.0f}")
     for name in SCENARIOS:
         of: dict[str, list[Run]] = {}
         for run in runs:
@@ -259,32 +262,26 @@ def report(runs: Sequence[Run]) -> None:
         if not of:
             continue
         mean = {method: float(np.mean([run.accuracy for run in own])) for method, own in of.items()}
-        baselines = [method for method in of if method in EVERY and method not in OURS]
-        best = max(baselines, key=lambda method: mean[method])
-        print(f"\n**{name}**: {(SCENARIOS[name].__doc__ or '').strip()} Best baseline: {best}.\n")
-        header = (
-            "method",
-            "seeds",
-            "test accuracy",
-            "minus none",
-            f"minus {best}",
-            "AUC of weights",
-            "of losses",
-            "CPU s",
+        best, simple = (
+            max((method for method in of if method in names), key=lambda method: mean[method])
+            for names in ((*SIMPLE, *AFTERWARDS), SIMPLE)
         )
+        others = tuple(dict.fromkeys(("none", best, simple)))
+        print(f"\n**{name}**: {(SCENARIOS[name].__doc__ or '').strip()} Best baseline: {best}.\n")
+        header = "method", "seeds", "accuracy", *(f"minus {other}" for other in others), "AUC of weights", "of losses"
         print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
         for method, own in of.items():
             points = [
                 "" if method == other else "{:+.1f} [{:+.1f}, {:+.1f}]".format(
                     *difference(runs, f"{name} / {method}", f"{name} / {other}")
                 )
-                for other in ("none", best)
+                for other in others
             ]  # fmt: skip
             aucs = [
                 mean_of([run.weight_auc for run in own]),
                 mean_of([run.loss_aucs[-1] for run in own if run.loss_aucs]),
             ]
-            cells = method, str(len(own)), f"{mean[method]:.1%}", *points, *aucs, f"{cpu_s(own):.0f}"
+            cells = method, str(len(own)), f"{mean[method]:.1%}", *points, *aucs
             print(f"| {' | '.join(cells)} |")
 
         if of["none"][0].loss_aucs[-1] is not None:
@@ -308,10 +305,6 @@ def beside_losses(ours: Mapping[str, Sequence[Run]], none: Sequence[Run]) -> Non
             low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
             cells.append(f"{values.mean():.3f} [{low:.3f}, {high:.3f}]")
         print(f"| {method} | {' | '.join(cells)} |")
-
-
-def cpu_s(runs: Sequence[Run]) -> float:
-    return float(np.median([run.cpu_s for run in runs]))
 
 
 def mean_of(values: Sequence[float | None]) -> str:
