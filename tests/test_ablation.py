@@ -133,10 +133,23 @@ def test_permuted_weights_stay_in_their_domain() -> None:
         assert sorted(after[i] for i in own) == [weights[i] for i in own]
 
 
-def test_the_difference_is_of_the_same_seeds_and_families() -> None:
-    def run(condition: str, seed: int, right: int) -> ablation.Run:
-        return ablation.Run(condition, seed, {"f": [right, 10], "g": [right, 10]}, None, [], {}, 60, 1.0)
+def run(condition: str, seed: int, right: int) -> ablation.Run:
+    return ablation.Run(condition, seed, {"f": [right, 10], "g": [right, 10]}, None, [], {}, 60, 1.0)
 
+
+def test_seeds_without_all_methods_are_left_out_and_objectives_have_their_own_none() -> None:
+    conditions = ("none", 0), ("table", 0), ("none", 1), ("KTO none", 0)
+    runs = [run(f"clean / {method}", seed, 8) for method, seed in conditions]
+    assert [(r.condition, r.seed) for r in ablation.complete(runs, "clean")] == [
+        ("clean / none", 0), ("clean / table", 0), ("clean / KTO none", 0)
+    ]  # fmt: skip
+    assert ablation.complete(runs, "easy-heavy") == runs
+    assert [ablation.plain(name) for name in ("KTO table", "GRPO none", "table", "train, then meta")] == [
+        "KTO none", "GRPO none", "none", "none"
+    ]  # fmt: skip
+
+
+def test_the_difference_is_of_the_same_seeds_and_families() -> None:
     runs = [run("a", 0, 8), run("a", 1, 6), run("b", 0, 7), run("b", 1, 5), run("b", 2, 0)]
     assert ablation.difference(runs, "a", "b", draws=200) == pytest.approx((10.0, 10.0, 10.0))
 
@@ -214,6 +227,18 @@ def test_every_method_trains_and_an_interrupted_study_goes_on(
     assert "minus those at look" in shown
     ablation.write_csv(runs, tmp_path / "runs.csv")
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + len(runs)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_run_that_stops_early_leaves_its_best_state(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation_methods, "MEASURED_EVERY", 7)
+    method = Method(InstanceTable, ablation_methods.OUTER["table"], stops_early=True)
+    of_eight = ablation_methods.train(scenario, method, 0)
+    monkeypatch.setattr(ablation_methods, "NUM_WINDOWS", 7)
+    of_seven = ablation_methods.train(scenario, method, 0)
+    assert (of_eight.window, of_seven.window) == (7, 7)
+    assert of_eight.weights == of_seven.weights
+    assert len(set(of_seven.weights)) > 1
 
 
 @pytest.mark.usefixtures("short")

@@ -1,6 +1,6 @@
 """Do learned weights help, and is there a simpler way? Scenarios with known truth, and baselines at equal samples.
 
-    python tools/study_noise.py prepare                  # executes two banks, makes the base: five minutes
+    python tools/study_noise.py prepare                  # executes two banks, makes the base: ten minutes
     python tools/ablation.py run --seeds 0:20            # appends to runs/ablation/runs.jsonl; skips what is there
     python tools/ablation.py run --quick                 # two seeds of two scenarios, three methods: a minute
     python tools/ablation.py report --csv docs/ablation.csv
@@ -250,10 +250,28 @@ def difference(runs: Sequence[Run], first: str, second: str, draws: int = 10_000
     return float(100 * gain.sum() / asked.sum()), float(low), float(high)
 
 
+def complete(runs: Sequence[Run], name: str) -> list[Run]:
+    """Without the seeds of that scenario that lack a method which other seeds have."""
+    of_seed: dict[int, set[str]] = {}
+    for run in runs:
+        if run.condition.startswith(f"{name} / ") and run.condition.split(" / ")[1] in EVERY:
+            of_seed.setdefault(run.seed, set()).add(run.condition)
+    most = max(map(len, of_seed.values()), default=0)
+    unfinished = {seed for seed, conditions in of_seed.items() if len(conditions) < most}
+    return [run for run in runs if not (run.condition.startswith(f"{name} / ") and run.seed in unfinished)]
+
+
+def plain(method: str) -> str:
+    """What a method is compared with: the same objective without weights."""
+    objective, _, _ = method.partition(" ")
+    return f"{objective} none" if objective in OBJECTIVES else "none"
+
+
 def report(runs: Sequence[Run]) -> None:
     """A table for each scenario: accuracy, against none, against the best of the baselines; areas under the curve."""
     print(f"CPU seconds of a run, median: {np.median([run.cpu_s for run in runs]):.0f}")
     for name in SCENARIOS:
+        runs = complete(runs, name)
         of: dict[str, list[Run]] = {}
         for run in runs:
             scenario, method = run.condition.split(" / ")
@@ -275,7 +293,7 @@ def report(runs: Sequence[Run]) -> None:
                 "" if method == other else "{:+.1f} [{:+.1f}, {:+.1f}]".format(
                     *difference(runs, f"{name} / {method}", f"{name} / {other}")
                 )
-                for other in others
+                for other in (plain(method), *others[1:])
             ]  # fmt: skip
             aucs = [
                 mean_of([run.weight_auc for run in own]),

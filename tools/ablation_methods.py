@@ -290,7 +290,7 @@ def train(
         if method.stops_early:
             window = best.best_window
             state = torch.load(best.path, weights_only=False)["state_dict"]
-            module.load_state_dict(state, strict=False)  # the frozen base is not in it
+            assert not module.load_state_dict(state, strict=False).unexpected_keys  # the frozen base is not in it
     weights = [] if of_prompts else weights_and_losses(module, data)[0]
     test = forced_choice(module.judge, data, scenario.test)
     return Outcome(weights, looks.losses, reweighter.named_weights(), test, window, clock.seconds)

@@ -184,9 +184,10 @@ def gpu_floor(case: Case) -> float | None:
 
 def peaks_elsewhere(group: Group) -> Peaks:
     """Measured by a process that does nothing else."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--memory-of", json.dumps(group)], stdout=subprocess.PIPE, text=True, check=True
-    )
+    command = [sys.executable, __file__, "--memory-of", json.dumps(group)]
+    if not torch.backends.mkldnn.enabled:
+        command.append("--no-onednn")
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return Peaks(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -29,9 +29,23 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
-import ablation_methods
-from ablation_data import Pools, Scenario, family, prepare_banks, swapped
-from ablation_methods import Mixture, ScenarioData, SmallLoss, auc, forced_choice, weights_and_losses
+from ablation_data import NOISE, Pools, Scenario, family, prepare_banks, swapped
+from ablation_methods import (
+    INNER,
+    MAX_NORM,
+    MAX_SAMPLE_NORM,
+    META_EVERY,
+    NUM_INNER,
+    NUM_PLAIN,
+    OUTER,
+    UNROLL,
+    Mixture,
+    ScenarioData,
+    SmallLoss,
+    auc,
+    forced_choice,
+    weights_and_losses,
+)
 from daj_lightning.bilevel import BankEngine, InstanceNet, InstanceTable, Reweighter, Uniform
 from daj_lightning.data.datamodule import LCB_DOMAINS
 from daj_lightning.judge import Judge
@@ -45,15 +59,10 @@ DIRECTORY = Path("runs/noise")
 OUTPUT = DIRECTORY / "runs.jsonl"
 NUM_TRAIN, NUM_META_PAIRS = 40, 96
 """The meta pairs are 48 pairs of programs in both orders, so that a lean to one position cancels in the whole set."""
-NOISE = 0.3
-WINDOWS, NUM_INNER, NUM_META, META_EVERY, UNROLL = 40, 8, 8, 2, 8
-NUM_PLAIN = NUM_INNER + NUM_META // META_EVERY
-"""Samples of a window without an outer level: as many as the bi-level step has on average."""
-MAX_NORM, MAX_SAMPLE_NORM = 1.0, 0.3
-INNER = Level(lr=3e-3, warmup_steps=10)
+WINDOWS = 40
 METHODS: Mapping[str, tuple[Callable[[], Reweighter], Level]] = {
     "none": (Uniform, INNER),
-    "table": (InstanceTable, Level(lr=1.0, optimizer="lazy_adam", optimizer_args={"eps": 3e-3})),
+    "table": (InstanceTable, OUTER["table"]),
     "net": (InstanceNet, Level(lr=0.1, optimizer="adam")),
 }
 BASELINES: Mapping[str, tuple[Callable[[], Reweighter], Mixture]] = {
@@ -346,7 +355,6 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    assert ablation_methods.NUM_META == NUM_META  # ScenarioData takes its own
     if args.what == "prepare":
         prepare()
     elif args.what == "run":

@@ -15,6 +15,9 @@ from daj_lightning.bilevel.reweighting import Reweighter, TrainingSet
 from daj_lightning.kernels import instance_net, instance_net_hypergrad
 from daj_lightning.records import DajError, JudgeBatch
 
+_MIN_SPREAD = 1e-3
+"""Of a feature over samples, beside its mean: less is rounding, as where no judge has moved and every loss is ln 2."""
+
 Feature = Literal["loss", "mean_loss", "reward_mean", "reward_spread", "response_length"]
 
 
@@ -29,11 +32,13 @@ class InstanceNet(Reweighter):
         features: of a sample. The paper has the loss alone; under GRPO that is about 0 whatever the sample, while
             the mean reward of its group says how hard it is, and the spread how much it can teach (ours).
             "mean_loss": the mean of the sample's losses in all windows so far, this one among them: what is learned
-            by heart in the end has had larger losses on the way. "response_length": ln(1 + mean tokens of its
-            responses) / 10.
+            by heart in the end has had larger losses on the way. Credit that comes windows later (`unroll_windows`,
+            `meta_decay`) is taken at the memory, as at the parameters, of that time. "response_length": ln(1 + mean
+            tokens of its responses) / 10.
         normalize: standardise the features, and divide the weights by their mean, both over the samples seen so far
             (as Meta-Weight-Net, Shu et al. 2019, does over a batch). The net then learns who weighs more and not,
-            first of all, how much all weigh. Weights are 1 until two different samples have been seen.
+            first of all, how much all weigh. Weights are 1 until two different samples have been seen. Every call
+            passes all samples seen through the net: 0.1 ms for a thousand of them, 10 ms for a hundred thousand.
     """
 
     def __init__(self, hidden: int = 10, features: Sequence[Feature] = ("loss",), normalize: bool = False) -> None:
@@ -62,11 +67,18 @@ class InstanceNet(Reweighter):
             self.seen = torch.zeros(training_set.num_samples, len(self.features))
             self.looks = torch.zeros(training_set.num_samples)
 
+    def description(self) -> str:
+        return f"{super().description()} of {', '.join(self.features)}{', normalized' if self.normalize else ''}"
+
     @torch.no_grad()
     def observe(self, batch: JudgeBatch, losses: Tensor) -> None:
-        if self.remembers:
-            self.seen[batch.sample_ids] = self._features(batch, losses).to(self.seen.dtype)
-            self.looks[batch.sample_ids] += 1
+        if not self.remembers:
+            return
+        ids, place = batch.sample_ids.unique(return_inverse=True)  # a window may hold the end of one epoch and the next
+        features = self._features(batch, losses).to(self.seen.dtype)
+        sums = features.new_zeros(len(ids), features.size(1)).index_add_(0, place, features)
+        self.seen[ids] = sums / place.bincount(minlength=len(ids))[:, None]
+        self.looks[ids] += 1
 
     def forward(self, batch: JudgeBatch, losses: Tensor) -> Tensor:
         features, of_seen = self._inputs(batch, losses)
@@ -113,9 +125,13 @@ class InstanceNet(Reweighter):
         if not self.normalize:
             return features, None
         seen = self.seen[self.looks > 0].to(features.dtype)
-        if len(seen) < 2 or not (spread := seen.std(dim=0)).any():
+        if len(seen) < 2:
             return features, None
-        center, scale = seen.mean(dim=0), torch.where(spread > 0, spread, 1)
+        spread, center = torch.std_mean(seen, dim=0)
+        differs = spread > _MIN_SPREAD * (center.abs() + _MIN_SPREAD)
+        if not differs.any():
+            return features, None
+        scale = torch.where(differs, spread, torch.inf)
         return (features - center) / scale, (seen - center) / scale
 
     def _features(self, batch: JudgeBatch, losses: Tensor) -> Tensor:

@@ -112,6 +112,8 @@ class PerSampleGradients:
 def _factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
     """Two tensors of x's shape and dtype whose product x is, if autograd keeps both until x's own backward."""
     product = x.grad_fn
+    if x._version:  # changed in place after it was computed
+        return None
     if type(product).__name__ != "MulBackward0":
         return None
     factors = product._saved_self, product._saved_other  # type: ignore[union-attr]

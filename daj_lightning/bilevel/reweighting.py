@@ -32,7 +32,8 @@ class TrainingSet(NamedTuple):
 class Reweighter(nn.Module, ABC):
     """The seam: a weight for each sample of a batch, knowing no engine.
 
-    The weight of a sample depends on that sample alone, so that it can be had before the window is complete.
+    The weight of a sample depends on that sample alone, and on windows before, so that it can be had before its window
+    is complete.
     """
 
     needs_halves: bool = False
@@ -57,6 +58,10 @@ class Reweighter(nn.Module, ABC):
 
     def observe(self, batch: JudgeBatch, losses: Tensor) -> None:
         """Told at the end of every window what its samples' losses (K,) were, for weights that depend on the past."""
+
+    def description(self) -> str:
+        """What must not change between a run and its resumption."""
+        return type(self).__name__
 
     def named_weights(self) -> dict[str, float]:
         """Weights worth a line in the log, by name; empty where there are too many."""

@@ -59,8 +59,8 @@ class DataReweightedJudge(Assembled):
         outer: optimizer of the weights.
         max_norm: gradient clipping of the inner step; off if absent.
         max_sample_norm: the gradient of every sample, of both levels, is scaled down to this norm; off if absent. A
-            few samples with gradients a hundred times the others' would otherwise decide what helps. Of larger
-            micro-batches samples are then taken apart on both levels: one row of P numbers more for each.
+            few samples with gradients a hundred times the others' would otherwise decide what helps. Micro-batches of
+            several are then taken apart on both levels: a row of P numbers for each of their samples.
         meta_every: windows per meta batch; the cost of a meta batch is M more samples.
         meta_decay: of an average of the meta gradient over meta batches. 0 steps at each meta batch from it alone;
             above 0 every window takes an outer step, from the average, which may be older than the window.
@@ -141,15 +141,22 @@ class DataReweightedJudge(Assembled):
         self.inner_step(inner, losses, weights)  # the judge moves
         meta, credits = None, list[Credit]()
         if self.meta_is_due(self.num_windows):
-            meta = self.meta_gradient(self.draw_at_moved(meta_samples))  # at the moved judge
+            try:
+                meta = self.meta_gradient(self.draw_at_moved(meta_samples))  # at the moved judge
+            except RolloutError:
+                self.pass_window(inner, losses)  # the judge has taken it: a checkpoint of now is of the next
+                raise
         if self.credit_is_due():
             credits, halves = self.credit(meta)  # d L_meta / d alpha
             self.outer_step(credits)  # the weights move
             self.compare(halves)
         self.engine.forget()
+        self.pass_window(inner, losses)
+        self.report = StepReport.of(inner, losses, weights, credits)
+
+    def pass_window(self, inner: JudgeBatch, losses: Tensor) -> None:
         self.reweighter.observe(inner, losses)
         self.num_windows += 1
-        self.report = StepReport.of(inner, losses, weights, credits)
 
     def draw(self, batch: BilevelBatch) -> tuple[JudgeBatch, JudgeBatch | PromptBatch]:
         """Inner samples ready for the judge as it is; meta samples, or prompts that the moved judge is to answer."""
@@ -166,11 +173,7 @@ class DataReweightedJudge(Assembled):
     def draw_at_moved(self, meta: JudgeBatch | PromptBatch) -> JudgeBatch:
         """Meta samples ready for the judge after the inner step."""
         if self.rollouts is not None:
-            try:
-                meta = self.rollouts.moved(meta, self.num_windows)
-            except RolloutError:
-                self.num_windows += 1  # the judge has taken this window: a checkpoint of now is of the next
-                raise
+            meta = self.rollouts.moved(meta, self.num_windows)
         assert isinstance(meta, JudgeBatch)
         return self.objective.prepare(self.judge, meta)
 

@@ -135,6 +135,7 @@ class Resumable(LightningModule):
             **self.engine.description(),
             **(self.rollouts.description() if self.rollouts is not None else {}),
             "objective": type(self.objective).__name__,
+            "reweighter": self.reweighter.description(),
             "training samples": data.train_set.fingerprint(),
             "meta samples": data.meta_set.fingerprint(),
         }

@@ -18,6 +18,7 @@ from daj_lightning.bilevel import (
     OffloadedBank,
     PerSampleGradients,
     SampleRows,
+    per_sample,
 )
 from daj_lightning.bilevel.stores import BankDtype
 from daj_lightning.judge import Judge
@@ -166,6 +167,18 @@ def test_a_gated_product_is_not_kept_beside_its_factors(judge: Judge) -> None:
     splitter.close()
     num_tokens = batch.input_ids.numel()
     assert kept[0] - kept[1] == config.num_hidden_layers * num_tokens * config.intermediate_size * 8
+
+
+def test_a_product_that_was_changed_afterwards_has_no_factors() -> None:
+    gate, up = torch.rand(3, 4, requires_grad=True), torch.rand(3, 4, requires_grad=True)
+    product = gate * up
+    factors = per_sample._factors(product)
+    assert factors is not None
+    torch.testing.assert_close(factors[0] * factors[1], product.detach())
+    with torch.no_grad():
+        product.clamp_(max=0.1)
+    assert per_sample._factors(product) is None
+    assert per_sample._factors(gate + up) is None
 
 
 def test_samples_of_one_row_get_the_gradient_of_their_sum(judge: Judge) -> None:

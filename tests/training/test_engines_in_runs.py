@@ -190,6 +190,18 @@ def test_a_checkpoint_of_another_engine_is_refused(prepared: Prepared, tmp_path:
         )
 
 
+def test_a_checkpoint_of_another_net_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    """Its tensors have the same shapes, and other meanings."""
+    callbacks = [WindowCheckpoint(str(tmp_path / "checkpoints"), every_n_windows=4)]
+    fit(prepared, tmp_path, callbacks, reweighter=InstanceNet(features=["loss", "mean_loss"]), max_windows=6)
+    with pytest.raises(DajError, match="run with another reweighter"):
+        toy_trainer(tmp_path).fit(
+            toy_module(prepared.base, reweighter=InstanceNet(features=["mean_loss", "loss"])),
+            toy_data(prepared.root, prepared.base, max_windows=6),
+            ckpt_path=str(tmp_path / "checkpoints" / "window-000004.ckpt"),
+        )
+
+
 def test_an_engine_that_goes_back_refuses_dropout(prepared: Prepared, tmp_path: Path) -> None:
     judge = Judge(str(prepared.base), "float32", lora_r=4, lora_alpha=8, lora_dropout=0.1)
     with pytest.raises(DajError, match=r"the judge has .*lora_dropout"):
