@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from daj_lightning.training import ColdStart
 from tiny import TINY_ARCHITECTURE, toy_data
 
 torch.set_num_threads(1)  # two threads on a loaded 2-core machine run up to ten times slower
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; whom tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
