@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 import ablation
+import ablation_conditions
 import ablation_data
 import ablation_methods
+import ablation_report
 from ablation_data import DOMAINS, Scenario, swapped
 from ablation_methods import FixedWeights, GroupDRO, Method, ScenarioData, SmallLoss
 from daj_lightning.bilevel import InstanceTable, TrainingSet
@@ -126,32 +128,32 @@ def test_permuted_weights_stay_in_their_domain() -> None:
     rng = random.Random(0)
     domains = [rng.choice("ab") for _ in range(40)]
     weights = [float(i) for i in range(40)]
-    after = ablation.permuted(weights, domains, seed=0)
+    after = ablation_conditions.permuted(weights, domains, seed=0)
     assert after != weights
     for name in "ab":
         own = [i for i, domain in enumerate(domains) if domain == name]
         assert sorted(after[i] for i in own) == [weights[i] for i in own]
 
 
-def run(condition: str, seed: int, right: int) -> ablation.Run:
-    return ablation.Run(condition, seed, {"f": [right, 10], "g": [right, 10]}, None, [], {}, 60, 1.0)
+def run(condition: str, seed: int, right: int) -> ablation_report.Run:
+    return ablation_report.Run(condition, seed, {"f": [right, 10], "g": [right, 10]}, None, [], {}, 60, 1.0)
 
 
 def test_seeds_without_all_methods_are_left_out_and_objectives_have_their_own_none() -> None:
     conditions = ("none", 0), ("table", 0), ("none", 1), ("KTO none", 0)
     runs = [run(f"clean / {method}", seed, 8) for method, seed in conditions]
-    assert [(r.condition, r.seed) for r in ablation.complete(runs, "clean")] == [
+    assert [(r.condition, r.seed) for r in ablation_report.complete(runs, "clean")] == [
         ("clean / none", 0), ("clean / table", 0), ("clean / KTO none", 0)
     ]  # fmt: skip
-    assert ablation.complete(runs, "easy-heavy") == runs
-    assert [ablation.plain(name) for name in ("KTO table", "GRPO none", "table", "train, then meta")] == [
+    assert ablation_report.complete(runs, "easy-heavy") == runs
+    assert [ablation_report.plain(name) for name in ("KTO table", "GRPO none", "table", "train, then meta")] == [
         "KTO none", "GRPO none", "none", "none"
     ]  # fmt: skip
 
 
 def test_the_difference_is_of_the_same_seeds_and_families() -> None:
     runs = [run("a", 0, 8), run("a", 1, 6), run("b", 0, 7), run("b", 1, 5), run("b", 2, 0)]
-    assert ablation.difference(runs, "a", "b", draws=200) == pytest.approx((10.0, 10.0, 10.0))
+    assert ablation_report.difference(runs, "a", "b", draws=200) == pytest.approx((10.0, 10.0, 10.0))
 
 
 @pytest.fixture(scope="module")
@@ -212,20 +214,20 @@ def test_every_method_trains_and_an_interrupted_study_goes_on(
 ) -> None:
     monkeypatch.setattr(ablation, "make", lambda pools, name, seed: scenario)
     output = tmp_path / "runs.jsonl"
-    ablation.Study(output).run("flipped domains", 0, ablation.EVERY[:-2])
-    ablation.Study(output).run("flipped domains", 0, ablation.EVERY)
-    runs = ablation.read_runs(output)
-    assert [run.condition for run in runs] == [f"flipped domains / {name}" for name in ablation.EVERY]
+    ablation.Study(output).run("flipped domains", 0, ablation_conditions.EVERY[:-2])
+    ablation.Study(output).run("flipped domains", 0, ablation_conditions.EVERY)
+    runs = ablation_report.read_runs(output)
+    assert [run.condition for run in runs] == [f"flipped domains / {name}" for name in ablation_conditions.EVERY]
     assert all(len(run.loss_aucs) == ablation_methods.NUM_LOOKS for run in runs)
     stopped = {run.condition.split(" / ")[1]: run.window for run in runs}
     assert stopped.pop("table, stopped early") == 5, "the only look of eight windows"
     assert set(stopped.values()) == {8}
     capsys.readouterr()
-    ablation.report(runs)
+    ablation_report.report(runs)
     shown = capsys.readouterr().out
     assert "| table, permuted | 1 |" in shown
     assert "minus those at look" in shown
-    ablation.write_csv(runs, tmp_path / "runs.csv")
+    ablation_report.write_csv(runs, tmp_path / "runs.csv")
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + len(runs)
 
 
@@ -246,7 +248,7 @@ def test_under_kto_both_responses_of_a_pair_share_its_truth(scenario: Scenario) 
     outcome = ablation_methods.train(scenario, Method(InstanceTable), 0, KTO(beta=1.0))
     assert len(outcome.weights) == 48
     turned = replace(outcome, weights=[float(true) for true in scenario.is_clean for _ in range(2)])
-    assert ablation.run_of("c", 0, scenario, turned).weight_auc == 1.0
+    assert ablation_report.run_of("c", 0, scenario, turned).weight_auc == 1.0
 
 
 @pytest.mark.usefixtures("short")
@@ -256,7 +258,7 @@ def test_table_4_has_every_objective(scenario: Scenario, tmp_path: Path, monkeyp
     monkeypatch.setattr(ablation, "GROUP_SIZE", 2)
     monkeypatch.setattr(ablation, "RESPONSE_TOKENS", 4)
     ablation.Study(tmp_path / "runs.jsonl").objectives("flipped domains", 0)
-    runs = ablation.read_runs(tmp_path / "runs.jsonl")
+    runs = ablation_report.read_runs(tmp_path / "runs.jsonl")
     weights = ("none", "domain", "table", "net")
-    wanted = [f"{objective} {method}" for objective in ablation.OBJECTIVES for method in weights]
+    wanted = [f"{objective} {method}" for objective in ablation_conditions.OBJECTIVES for method in weights]
     assert [run.condition.split(" / ")[1] for run in runs] == wanted

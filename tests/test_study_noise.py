@@ -54,7 +54,7 @@ def test_a_meta_set_holds_both_orders_of_its_questions() -> None:
 def run_of(weights: list[float], seed: int = 0, losses: list[float] | None = None) -> Run:
     families = ["f", "f", "g", "g", "h", "h"]
     is_clean = [True, False, True, False, True, True]
-    looks = [losses or [0.0] * 6] * (study_noise.POINTS + 1)
+    looks = [losses or [0.0] * 6] * (study_noise.NUM_LOOKS + 1)
     test = {"f": [3, 4], "g": [1, 4], "h": [4, 4]}
     return Run("flipped", "table", seed, is_clean, families, [0, 1, 2, 3, 4], looks, [weights], test, 1.0)
 

@@ -297,20 +297,35 @@ def train(
 
 
 class Looks(Callback):
-    """Losses of the scenario's training samples, on the way and at the end."""
+    """Weights and losses of the scenario's training samples, evenly through a run; the last at its end.
 
-    def __init__(self, data: ScenarioData) -> None:
-        self.data = data
-        self.at = [data.max_windows * (k + 1) // NUM_LOOKS for k in range(NUM_LOOKS)]
+    Args:
+        at_start: and once before.
+    """
+
+    def __init__(self, data: ScenarioData, at_start: bool = False) -> None:
+        self.data, self.at_start = data, at_start
+        later = [data.max_windows * (k + 1) // NUM_LOOKS for k in range(NUM_LOOKS)]
+        self.windows = [0, *later] if at_start else later
+        self.weights: list[list[float]] = []
         self.losses: list[list[float]] = []
+
+    def look(self, module: LightningModule) -> None:
+        assert isinstance(module, DataReweightedJudge)
+        weights, losses = weights_and_losses(module, self.data)
+        self.weights.append(weights)
+        self.losses.append(losses)
+        module.judge.train()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.at_start:
+            self.look(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx + 1 in self.at:
-            assert isinstance(pl_module, DataReweightedJudge)
-            self.losses.append(weights_and_losses(pl_module, self.data)[1])
-            pl_module.judge.train()
+        if batch_idx + 1 in self.windows:
+            self.look(pl_module)
 
 
 @torch.no_grad()

@@ -23,11 +23,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Trainer, seed_everything
 
 from ablation_data import NOISE, Pools, Scenario, family, prepare_banks, swapped
 from ablation_methods import (
@@ -36,15 +35,16 @@ from ablation_methods import (
     MAX_SAMPLE_NORM,
     META_EVERY,
     NUM_INNER,
+    NUM_LOOKS,
     NUM_PLAIN,
     OUTER,
     UNROLL,
+    Looks,
     Mixture,
     ScenarioData,
     SmallLoss,
     auc,
     forced_choice,
-    weights_and_losses,
 )
 from daj_lightning.bilevel import BankEngine, InstanceNet, InstanceTable, Reweighter, Uniform
 from daj_lightning.data.datamodule import LCB_DOMAINS
@@ -70,8 +70,6 @@ BASELINES: Mapping[str, tuple[Callable[[], Reweighter], Mixture]] = {
     "meta alone": (Uniform, "meta"),
     "train and meta": (Uniform, "union"),
 }
-POINTS = 4
-"""Times that losses and weights are looked at in training, the last at the end; and once before."""
 
 
 def clean(pools: Pools, rng: random.Random) -> list[tuple[Pair, bool]]:
@@ -141,31 +139,6 @@ class Run:
         return auc(self.scores(of), self.is_clean)
 
 
-class Looks(Callback):
-    """Losses and weights of all training pairs, before training and at some windows."""
-
-    def __init__(self, data: ScenarioData, windows: Sequence[int]) -> None:
-        self.data, self.at = data, windows
-        self.weights: list[list[float]] = []
-        self.losses: list[list[float]] = []
-
-    def look(self, module: LightningModule) -> None:
-        assert isinstance(module, DataReweightedJudge)
-        weights, losses = weights_and_losses(module, self.data)
-        self.weights.append([round(weight, 5) for weight in weights])
-        self.losses.append([round(loss, 5) for loss in losses])
-        module.judge.train()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.look(pl_module)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx + 1 in self.at:
-            self.look(pl_module)
-
-
 def train(scenario: Scenario, name: str, method: str, seed: int, base: Path) -> Run:
     seed_everything(seed, verbose=False)
     make_reweighter, outer = METHODS.get(method, METHODS["none"])
@@ -186,8 +159,7 @@ def train(scenario: Scenario, name: str, method: str, seed: int, base: Path) -> 
         meta_every=META_EVERY,
     )
     data = ScenarioData(scenario, base, mixture, NUM_INNER if learns else NUM_PLAIN, WINDOWS, seed, domains=LCB_DOMAINS)
-    at = [WINDOWS * (k + 1) // POINTS for k in range(POINTS)]
-    looks, clock = Looks(data, at), CpuTime()
+    looks, clock = Looks(data, at_start=True), CpuTime()
     trainer = Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[looks, clock], limit_val_batches=0,
@@ -199,12 +171,16 @@ def train(scenario: Scenario, name: str, method: str, seed: int, base: Path) -> 
         seed,
         scenario.is_clean,
         [family(pair) for pair in scenario.train],
-        [0, *at],
-        looks.losses,
-        looks.weights,
+        looks.windows,
+        rounded(looks.losses),
+        rounded(looks.weights),
         forced_choice(module.judge, data, scenario.test),
         round(clock.seconds, 1),
     )
+
+
+def rounded(looks: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [[round(value, 5) for value in look] for look in looks]
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -223,7 +199,7 @@ def run(seeds: range, output: Path, scenarios: Sequence[str], methods: Sequence[
                 found = train(make(pools, name, seed), name, method, seed, BASE)
                 with output.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(found)) + "\n")
-                losses = ", ".join(f"{found.auc(f'losses {k}'):.2f}" for k in range(POINTS + 1))
+                losses = ", ".join(f"{found.auc(f'losses {k}'):.2f}" for k in range(NUM_LOOKS + 1))
                 weights = f"AUC of weights {found.auc('weights'):.2f}, of losses {losses}"
                 print(f"seed {seed}, {name}, {method}: {found.accuracy:.1%}, {weights}, {found.cpu_s} s", flush=True)
 
@@ -296,11 +272,11 @@ def report(runs: Sequence[Run]) -> None:
 
 
 def auc_table(of: Mapping[str, Sequence[Run]], drawn: Drawn) -> None:
-    sources = [("none", f"losses {k}") for k in range(POINTS + 1)]
-    sources += [(method, what) for method in of if method != "none" for what in ("weights", f"losses {POINTS}")]
+    sources = [("none", f"losses {k}") for k in range(NUM_LOOKS + 1)]
+    sources += [(method, what) for method in of if method != "none" for what in ("weights", f"losses {NUM_LOOKS}")]
     usable = {m: [r for r in rs if any(r.is_clean) and not all(r.is_clean)] for m, rs in of.items()}
     mean = {s: float(np.mean([run.auc(s[1]) for run in usable[s[0]]])) for s in sources}
-    alone = [("none", f"losses {k}") for k in (0, POINTS // 2, POINTS)]
+    alone = [("none", f"losses {k}") for k in (0, NUM_LOOKS // 2, NUM_LOOKS)]
     strongest = max(alone, key=lambda source: mean[source])
     print("| run | score | AUC | minus the strongest of the loss alone |\n|---|---|---|---|")
     for source in sources:
@@ -330,10 +306,10 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
     """A line a run."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        looks = [f"auc_losses_{k}_of_{POINTS}" for k in range(POINTS + 1)]
+        looks = [f"auc_losses_{k}_of_{NUM_LOOKS}" for k in range(NUM_LOOKS + 1)]
         writer.writerow(["scenario", "method", "seed", "false_labels", "test_accuracy", "auc_weights", *looks, "cpu_s"])
         for run in sorted(runs, key=lambda r: (r.seed, r.scenario, r.method)):
-            scores = [run.auc(of) for of in ("weights", *(f"losses {k}" for k in range(POINTS + 1)))]
+            scores = [run.auc(of) for of in ("weights", *(f"losses {k}" for k in range(NUM_LOOKS + 1)))]
             cells = ["" if np.isnan(score) else f"{score:.4f}" for score in scores]
             false = run.is_clean.count(False)
             writer.writerow([run.scenario, run.method, run.seed, false, f"{run.accuracy:.4f}", *cells, run.cpu_s])
